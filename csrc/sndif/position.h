@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Arithmetic of stream positions (XENSND_EVT_CUR_POS: octets since OPEN) and of time, for both ends.
+ * Pure functions on 64-bit values; none overflows for rates up to 768 kHz and a century of playing.
+ */
+#ifndef XA_SNDIF_POSITION_H
+#define XA_SNDIF_POSITION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Whole frames that pass in `ns` nanoseconds at `rate` Hz (rounded down). */
+uint64_t xa_frames_in(uint64_t ns, uint32_t rate);
+
+/* Nanoseconds after which `frames` frames have passed at `rate` Hz (rounded up, so that
+ * xa_frames_in(xa_ns_until(f, r), r) >= f). */
+uint64_t xa_ns_until(uint64_t frames, uint32_t rate);
+
+/*
+ * The first position after `position` at which an event is due: one frame past a multiple of
+ * `period` octets. (Linux fires a period only when more than a period has passed.) All in octets;
+ * `period` > 0 and `frame` > 0.
+ */
+uint64_t xa_position_next_event(uint64_t position, uint32_t period, uint32_t frame);
+
+/*
+ * Backend: the position to report when `consumed` octets were taken from the guest and the output
+ * says that `delay` octets of them are not heard yet: consumed - delay, but never behind `consumed`
+ * by more than `buffer - 2 * period` (the same number frees the guest's room to write), nor below 0.
+ * *clamped is set to whether the limit was applied.
+ */
+uint64_t xa_position_heard(uint64_t consumed, uint64_t delay, uint32_t buffer, uint32_t period,
+                           bool *clamped);
+
+/*
+ * Frontend: octets that can be written now, when `written` were written and the backend reported
+ * `position`. A backend that ran on while dry reports more than was written: then all of `buffer`.
+ */
+uint32_t xa_position_room(uint64_t written, uint64_t position, uint32_t buffer);
+
+/*
+ * Frontend: whether a reported position can be true: not before `previous`, and not more than
+ * `buffer` octets past what was written (a dry stream runs on by a period at most).
+ */
+bool xa_position_plausible(uint64_t position, uint64_t previous, uint64_t written, uint32_t buffer);
+
+#endif
