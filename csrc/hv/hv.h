@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The hypervisor, as far as a sound driver needs it: a connection to XenStore, pages granted to
+ * another domain and mapped from one, and event channels. The one seam between Xen and the stand-in
+ * (xenaudio/localhv): everything above this header is the same code on both.
+ *
+ * Implementations: xen.c (libxengnttab, gntalloc, libxenevtchn) and local.c (local_wire.h).
+ *
+ * Calls here may block for as long as the hypervisor takes (microseconds on Xen, about a millisecond
+ * on the stand-in), except those marked "never blocks". They are for set-up, not for the sample path.
+ * Different objects may be used by different threads at once; one object by one thread at a time.
+ * Errors are negative errno values.
+ */
+#ifndef XA_HV_HV_H
+#define XA_HV_HV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+struct xa_hv;
+struct xa_share;
+struct xa_map;
+struct xa_evtchn;
+
+/*
+ * Opens a hypervisor. `address`: "xen" for the real one, or the path of a stand-in domain's socket
+ * (at most 107 octets). NULL: the environment's XENAUDIO_HV, else "xen". Nothing is connected yet.
+ * NULL with errno set: ENOTSUP "xen" is not compiled in, ENAMETOOLONG, ENOMEM.
+ */
+struct xa_hv *xa_hv_open(const char *address);
+void xa_hv_close(struct xa_hv *hv);
+
+/* The address, as given. */
+const char *xa_hv_address(const struct xa_hv *hv);
+
+/* Connects to XenStore: a file descriptor for xa_store_new, or a negative errno value. */
+int xa_hv_connect_store(struct xa_hv *hv);
+
+/*
+ * Grants `pages` fresh zeroed pages, readable and writable, to domain `remote`; their references go
+ * to grefs[0..pages-1]. The pages are one range of memory. *share is set only on success. -EINVAL,
+ * -ENOSPC (no reference left), -ENOMEM, or what the device says.
+ */
+int xa_share_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, uint32_t *grefs,
+                 struct xa_share **share);
+void *xa_share_memory(struct xa_share *share);
+/* Ends the grants (a page that the other domain still maps is freed when it lets go) and unmaps. */
+void xa_share_free(struct xa_share *share);
+
+/*
+ * Maps `pages` pages that domain `remote` granted, in the order of grefs, as one range of memory.
+ * -EINVAL, -ENOENT or -EACCES when a reference is not granted to this domain (Xen says EINVAL for
+ * both), -ENOMEM.
+ */
+int xa_map_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, const uint32_t *grefs,
+               bool writable, struct xa_map **map);
+void *xa_map_memory(struct xa_map *map);
+void xa_map_free(struct xa_map *map);
+
+/*
+ * An event channel handle: any number of ports behind one file descriptor. Closing it unbinds them.
+ */
+int xa_evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn);
+void xa_evtchn_close(struct xa_evtchn *evtchn);
+/* Readable while an event is pending on any of the handle's ports. */
+int xa_evtchn_fd(const struct xa_evtchn *evtchn);
+/* Makes a port that `remote` may bind to. */
+int xa_evtchn_alloc_unbound(struct xa_evtchn *evtchn, uint16_t remote, uint32_t *port);
+/* Binds to `remote_port` of `remote`. The new port fires once at once, as on Linux. */
+int xa_evtchn_bind_interdomain(struct xa_evtchn *evtchn, uint16_t remote, uint32_t remote_port,
+                               uint32_t *port);
+int xa_evtchn_unbind(struct xa_evtchn *evtchn, uint32_t port);
+/* Sends an event. Never blocks. An unbound or closed peer is no error: the event goes nowhere. */
+int xa_evtchn_notify(struct xa_evtchn *evtchn, uint32_t port);
+/* Takes the next pending port and unmasks it: 1 with *port set, 0 when none is pending, or a negative
+ * errno value. Never blocks. */
+int xa_evtchn_pending(struct xa_evtchn *evtchn, uint32_t *port);
+/* cffi: end */
+
+#endif
