@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where a stream's samples go to or come from: the interface of outputs and inputs, and the routes
+ * that name them.
+ *
+ * An output (or input) has its own clock. The engine asks how many frames it wants (has) at a moment
+ * and gives (takes) them; it never waits. Opening and closing may block and are done off the engine's
+ * thread; every other function is called by the engine's thread only and never blocks. Times are
+ * CLOCK_MONOTONIC nanoseconds, amounts frames.
+ */
+#ifndef XA_BACKEND_ENDPOINT_H
+#define XA_BACKEND_ENDPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/caps.h"
+
+/* cffi: begin */
+enum xa_route_kind {
+    XA_ROUTE_NULL, /* plays to nowhere, records silence; clocked */
+    XA_ROUTE_FILE, /* plays into a WAV file, records from a WAV or FLAC file; clocked */
+};
+
+enum { XA_ROUTE_PATH = 1024 };
+
+struct xa_route {
+    enum xa_route_kind kind;
+    /* XA_ROUTE_FILE: the file. */
+    char path[XA_ROUTE_PATH];
+    /* Playback: false truncates `path`; true never overwrites, but inserts -2, -3, ... before ".wav". */
+    bool numbered;
+    /* Capture: begin again at the file's end; else silence follows. */
+    bool loop;
+};
+
+/*
+ * What a route allows of a stream: narrows *caps (an input file's rate and channels are what they are;
+ * a WAV file cannot hold some formats). Reads the file's header: may block. 0 or a negative errno value.
+ */
+int xa_route_narrow(const struct xa_route *route, bool capture, struct xa_caps *caps);
+/* cffi: end */
+
+struct xa_output;
+struct xa_output_ops {
+    /* The clock runs from `now`: after opening, after stop. */
+    void (*start)(struct xa_output *output, uint64_t now);
+    /* The clock stands; what was written and is not heard yet is kept (pause). */
+    void (*stop)(struct xa_output *output);
+    /* How many frames it wants now. */
+    uint64_t (*wants)(struct xa_output *output, uint64_t now);
+    /* Gives frames in the stream's own format: at most as many as it wants. */
+    void (*write)(struct xa_output *output, const void *frames, uint32_t count);
+    /* Gives silence in place of frames that the guest did not deliver in time. */
+    void (*silence)(struct xa_output *output, uint32_t count);
+    /* Frames written and not heard yet. */
+    uint32_t (*delay)(struct xa_output *output, uint64_t now);
+    /* When it will want `frames` frames. */
+    uint64_t (*when)(struct xa_output *output, uint64_t frames);
+    /* Frames lost so far because the output could not take them. */
+    uint64_t (*lost)(struct xa_output *output);
+    /* Finishes and frees it. May block. */
+    void (*close)(struct xa_output *output);
+};
+struct xa_output {
+    const struct xa_output_ops *ops;
+};
+
+struct xa_input;
+struct xa_input_ops {
+    void (*start)(struct xa_input *input, uint64_t now);
+    void (*stop)(struct xa_input *input);
+    /* How many frames were captured and not read yet. */
+    uint64_t (*ready)(struct xa_input *input, uint64_t now);
+    /* Takes at most as many frames as are ready. */
+    void (*read)(struct xa_input *input, void *frames, uint32_t count);
+    /* When `frames` frames will be ready. */
+    uint64_t (*when)(struct xa_input *input, uint64_t frames);
+    void (*close)(struct xa_input *input);
+};
+struct xa_input {
+    const struct xa_input_ops *ops;
+};
+
+/* Open by the route's kind. May block. 0 or a negative errno value, with *output or *input set. */
+int xa_output_open(const struct xa_route *route, const struct xa_pcm_params *params,
+                   struct xa_output **output);
+int xa_input_open(const struct xa_route *route, const struct xa_pcm_params *params,
+                  struct xa_input **input);
+
+/* One for each kind. */
+int xa_output_null_open(const struct xa_pcm_params *params, struct xa_output **output);
+int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params *params,
+                        struct xa_output **output);
+int xa_input_null_open(const struct xa_pcm_params *params, struct xa_input **input);
+int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params *params,
+                       struct xa_input **input);
+
+#endif
