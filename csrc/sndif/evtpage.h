@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The event page of one stream (struct xensnd_event_page, section "Back to front events delivery" of
- * xen/io/sndif.h): the backend produces events, the frontend consumes them. One page, 63 entries.
+ * The event page of one stream (struct xensnd_event_page, section "Back to front events delivery"
+ * of xen/io/sndif.h): the backend produces events, the frontend consumes them. One page, 63
+ * entries.
  *
  * Ids are one counter for each connection, from 0, +1 each, never skipped: Linux drops every event
  * whose id is not the next one, for ever. So when the page is full an event is not dropped but
  * merged: only the newest position is kept, and it takes the next id when there is room again.
+ *
+ * Indices are free-running 32-bit counters, and an entry's slot is its index modulo 63, as both
+ * ends of every implementation have it. As 63 does not divide 2^32, the slots jump back from 3 to 0
+ * when the indices wrap; the backend then lets at most four entries be unread, so that none is
+ * overwritten.
  *
  * Private halves, as in ring.h: they do not own the page; one thread at a time for each end.
  */
@@ -54,8 +60,8 @@ void xa_evtpage_back_discard(struct xa_evtpage_back *back);
 /* Clears `page` (4096 octets, aligned to 64) and makes it empty, before it is published. */
 void xa_evtpage_front_init(struct xa_evtpage_front *front, void *page);
 
-/* Takes the next event: 1 with *evt filled, 0 when there is none, -EPROTO when in_prod is impossible
- * or the id is not the next one. */
+/* Takes the next event: 1 with *evt filled, 0 when there is none, -EPROTO when in_prod is
+ * impossible or the id is not the next one. */
 int xa_evtpage_front_get(struct xa_evtpage_front *front, struct xensnd_evt *evt);
 
 #endif

@@ -23,9 +23,9 @@ enum xa_sample_type {
 };
 
 struct xa_format {
-    uint8_t code;            /* XENSND_PCM_FORMAT_* */
-    const char *name;        /* the spelling of sndif.h */
-    const char *libxl_name;  /* xl's, where it writes another one; else NULL */
+    uint8_t code;           /* XENSND_PCM_FORMAT_* */
+    const char *name;       /* the spelling of sndif.h */
+    const char *libxl_name; /* xl's, where it writes another one; else NULL */
     enum xa_sample_type type;
     uint8_t sample_octets; /* on the wire: 1, 2, 4 or 8 (24-bit samples take four) */
     uint8_t sample_bits;   /* that carry the value, right-aligned: 8, 16, 24, 32 or 64 */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The page directory that describes a stream's shared buffer (struct xensnd_page_directory in
- * xen/io/sndif.h): a list of pages, each with the next page's grant reference and 1023 references of
- * the buffer's pages. The frontend builds it; the backend walks it, one mapped page at a time, never
- * further than the buffer's size calls for.
+ * xen/io/sndif.h): a list of pages, each with the next page's grant reference and 1023 references
+ * of the buffer's pages. The frontend builds it; the backend walks it, one mapped page at a time,
+ * never further than the buffer's size calls for.
  */
 #ifndef XA_SNDIF_PAGEDIR_H
 #define XA_SNDIF_PAGEDIR_H
@@ -40,10 +40,10 @@ struct xa_pagedir_walk {
 int xa_pagedir_walk_init(struct xa_pagedir_walk *walk, grant_ref_t gref_directory, uint32_t count);
 
 /*
- * Reads the mapped page walk->next: copies its references, each once, to grefs[walk->found...] (room
- * for walk->count in all). 1: another page is needed, map walk->next; 0: all are found (what the last
- * page says of a next page is not looked at); -EPROTO: a reference is 0, or the list ends too soon.
- * So a cyclic directory ends after xa_pagedir_pages_for(count) calls like any other.
+ * Reads the mapped page walk->next: copies its references, each once, to grefs[walk->found...]
+ * (room for walk->count in all). 1: another page is needed, map walk->next; 0: all are found (what
+ * the last page says of a next page is not looked at); -EPROTO: a reference is 0, or the list ends
+ * too soon. So a cyclic directory ends after xa_pagedir_pages_for(count) calls like any other.
  */
 int xa_pagedir_walk_page(struct xa_pagedir_walk *walk, const void *dir_page, grant_ref_t *grefs);
 

@@ -21,6 +21,7 @@
 struct xa_front_ring {
     struct xen_sndif_sring *sring;
     uint32_t req_prod_pvt;
+    uint32_t req_pushed; /* req_prod as last stored: the page's own copy is the peer's to change */
     uint32_t rsp_cons;
 };
 
@@ -28,6 +29,7 @@ struct xa_back_ring {
     struct xen_sndif_sring *sring;
     uint32_t req_cons;
     uint32_t rsp_prod_pvt;
+    uint32_t rsp_pushed; /* rsp_prod as last stored */
 };
 
 /* Clears `page` (4096 octets, aligned to 64) and makes it an empty ring, as the frontend must do

@@ -22,6 +22,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 static inline uint32_t xa_load_relaxed(const uint32_t *word)
 {
@@ -54,26 +55,34 @@ static inline void xa_store_seq(uint32_t *word, uint32_t value)
 }
 
 /*
- * Copies `octets` (a multiple of 4) out of shared memory, reading each word once. Both pointers are
- * aligned to 4. Unordered: an acquire load of the producer index comes before it.
+ * Copies `octets` (a multiple of 4) out of shared memory, reading each word once. `shared` is
+ * aligned to 4. Unordered: an acquire load of the producer index comes before it. (memcpy on the
+ * local side, because the local object is a structure, which a uint32_t may not alias.)
  */
 static inline void xa_copy_from_shared(void *local, const void *shared, size_t octets)
 {
-    uint32_t *to = local;
+    uint8_t *to = local;
     const uint32_t *from = shared;
 
-    for (size_t i = 0; i < octets / sizeof(uint32_t); i++)
-        to[i] = xa_load_relaxed(from + i);
+    for (size_t i = 0; i < octets / sizeof(uint32_t); i++) {
+        uint32_t word = xa_load_relaxed(from + i);
+
+        memcpy(to + i * sizeof(word), &word, sizeof(word));
+    }
 }
 
 /* The other way round: a release store of the producer index comes after it. */
 static inline void xa_copy_to_shared(void *shared, const void *local, size_t octets)
 {
     uint32_t *to = shared;
-    const uint32_t *from = local;
+    const uint8_t *from = local;
 
-    for (size_t i = 0; i < octets / sizeof(uint32_t); i++)
-        xa_store_relaxed(to + i, from[i]);
+    for (size_t i = 0; i < octets / sizeof(uint32_t); i++) {
+        uint32_t word;
+
+        memcpy(&word, from + i * sizeof(word), sizeof(word));
+        xa_store_relaxed(to + i, word);
+    }
 }
 
 #endif
