@@ -16,7 +16,7 @@
 enum { XA_CAPS_RATES = 32 };
 
 struct xa_caps {
-    uint64_t formats;             /* bit XENSND_PCM_FORMAT_* of each that is allowed */
+    uint64_t formats;              /* bit XENSND_PCM_FORMAT_* of each that is allowed */
     uint32_t rates[XA_CAPS_RATES]; /* Hz, any order */
     uint32_t rate_count;
     uint32_t channels_min, channels_max;
@@ -44,8 +44,8 @@ int xa_caps_narrow(const struct xa_caps *caps, struct xensnd_query_hw_param *ran
 
 /*
  * Checks an OPEN request (a private copy). 0 with *params filled, or a status for the response:
- * -XEN_EINVAL, -XEN_EOPNOTSUPP for a format that is not PCM; *why then says what was wrong, in words for a
- * log, with the number in *value.
+ * -XEN_EINVAL, -XEN_EOPNOTSUPP for a format that is not PCM; *why then says what was wrong, in
+ * words for a log, with the number in *value.
  */
 int xa_caps_check_open(const struct xa_caps *caps, const struct xensnd_open_req *open,
                        struct xa_pcm_params *params, const char **why, uint32_t *value);

@@ -3,10 +3,10 @@
  * Where a stream's samples go to or come from: the interface of outputs and inputs, and the routes
  * that name them.
  *
- * An output (or input) has its own clock. The engine asks how many frames it wants (has) at a moment
- * and gives (takes) them; it never waits. Opening and closing may block and are done off the engine's
- * thread; every other function is called by the engine's thread only and never blocks. Times are
- * CLOCK_MONOTONIC nanoseconds, amounts frames.
+ * An output (or input) has its own clock. The engine asks how many frames it wants (has) at a
+ * moment and gives (takes) them; it never waits. Opening and closing may block and are done off the
+ * engine's thread; every other function is called by the engine's thread only and never blocks.
+ * Times are CLOCK_MONOTONIC nanoseconds, amounts frames.
  */
 #ifndef XA_BACKEND_ENDPOINT_H
 #define XA_BACKEND_ENDPOINT_H
@@ -28,15 +28,17 @@ struct xa_route {
     enum xa_route_kind kind;
     /* XA_ROUTE_FILE: the file. */
     char path[XA_ROUTE_PATH];
-    /* Playback: false truncates `path`; true never overwrites, but inserts -2, -3, ... before ".wav". */
+    /* Playback: false truncates `path`; true never overwrites, but inserts -2, -3, ... before
+     * ".wav". */
     bool numbered;
     /* Capture: begin again at the file's end; else silence follows. */
     bool loop;
 };
 
 /*
- * What a route allows of a stream: narrows *caps (an input file's rate and channels are what they are;
- * a WAV file cannot hold some formats). Reads the file's header: may block. 0 or a negative errno value.
+ * What a route allows of a stream: narrows *caps (an input file's rate and channels are what they
+ * are; a WAV file cannot hold some formats). Reads the file's header: may block. 0 or a negative
+ * errno value.
  */
 int xa_route_narrow(const struct xa_route *route, bool capture, struct xa_caps *caps);
 /* cffi: end */

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The file output (a WAV file) and input (WAV, FLAC, ...), at the pace of a clock.
+ *
+ * The disk may stall; the engine's thread may not. So a thread of the file's own reads or writes
+ * it, with a spool of some seconds between the two: a ring of octets with one producer and one
+ * consumer.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "backend/clock.h"
+#include "backend/endpoint.h"
+#include "backend/soundfile.h"
+
+#define SPOOL_SECONDS 4u
+#define SYNC_OCTETS (1u << 20) /* the header is brought up to date this often */
+
+/*
+ * `put` and `got` run freely. The producer stores `put` with release after the octets, the consumer
+ * loads it with acquire before them; the consumer stores `got` with release when it has done with
+ * the octets, the producer loads it with acquire before it overwrites them.
+ */
+struct spool {
+    uint8_t *memory;
+    uint32_t size; /* octets, a power of two */
+    _Atomic uint32_t put;
+    _Atomic uint32_t got;
+    uint32_t woken; /* producer's or consumer's index when the thread was last woken: engine's */
+    sem_t wake;     /* posted by the engine, and at the end */
+    _Atomic bool stop;
+    pthread_t thread;
+};
+
+static int spool_init(struct spool *spool, uint64_t octets)
+{
+    uint32_t size = 1u << 16;
+
+    while (size < octets && size < 1u << 26)
+        size *= 2;
+    spool->memory = malloc(size);
+    if (!spool->memory)
+        return -ENOMEM;
+    spool->size = size;
+    sem_init(&spool->wake, 0, 0);
+    return 0;
+}
+
+static void spool_free(struct spool *spool)
+{
+    sem_destroy(&spool->wake);
+    free(spool->memory);
+}
+
+static void spool_stop(struct spool *spool)
+{
+    atomic_store_explicit(&spool->stop, true, memory_order_release); /* acquired by the thread */
+    sem_post(&spool->wake);
+    pthread_join(spool->thread, NULL);
+}
+
+static void copy_in(struct spool *spool, uint32_t at, const void *data, uint32_t octets)
+{
+    uint32_t offset = at & (spool->size - 1);
+    uint32_t first = octets < spool->size - offset ? octets : spool->size - offset;
+
+    memcpy(spool->memory + offset, data, first);
+    memcpy(spool->memory, (const uint8_t *) data + first, octets - first);
+}
+
+static void copy_out(const struct spool *spool, uint32_t at, void *data, uint32_t octets)
+{
+    uint32_t offset = at & (spool->size - 1);
+    uint32_t first = octets < spool->size - offset ? octets : spool->size - offset;
+
+    memcpy(data, spool->memory + offset, first);
+    memcpy((uint8_t *) data + first, spool->memory, octets - first);
+}
+
+/* ---- output ---- */
+
+struct file_output {
+    struct xa_output base;
+    struct xa_clock clock;
+    struct spool spool;
+    struct xa_soundfile *file;
+    const struct xa_format *format;
+    uint32_t frame_octets;
+    uint32_t wake_octets;     /* the writer is woken when so much is new */
+    uint32_t silent;          /* frames of silence that precede the next frames written */
+    bool begun;               /* something was written */
+    uint64_t lost;            /* frames; engine's */
+    _Atomic uint64_t unsaved; /* frames; writer's: the disk was full */
+};
+
+static void *write_file(void *user)
+{
+    struct file_output *out = user;
+    struct spool *spool = &out->spool;
+    uint32_t frame = out->frame_octets, most = (1u << 16) / frame * frame, since_sync = 0;
+    uint8_t *buffer = malloc(most);
+    bool stop;
+
+    do {
+        uint32_t got = atomic_load_explicit(&spool->got, memory_order_relaxed), fill;
+
+        sem_wait(&spool->wake);
+        stop = atomic_load_explicit(&spool->stop, memory_order_acquire);
+        while ((fill = atomic_load_explicit(&spool->put, memory_order_acquire) - got) >= frame) {
+            uint32_t octets = fill < most ? fill / frame * frame : most, written = 0;
+
+            if (buffer) {
+                copy_out(spool, got, buffer, octets);
+                written = xa_soundfile_write(out->file, buffer, octets / frame);
+            }
+            if (written < octets / frame)
+                atomic_fetch_add_explicit(&out->unsaved, octets / frame - written,
+                                          memory_order_relaxed);
+            got += octets;
+            since_sync += octets;
+            atomic_store_explicit(&spool->got, got, memory_order_release);
+        }
+        if (since_sync >= SYNC_OCTETS) {
+            xa_soundfile_sync(out->file);
+            since_sync = 0;
+        }
+    } while (!stop);
+    free(buffer);
+    return NULL;
+}
+
+static void spool_out(struct file_output *out, const void *data, uint32_t frames)
+{
+    struct spool *spool = &out->spool;
+    uint32_t octets = frames * out->frame_octets;
+    uint32_t put = atomic_load_explicit(&spool->put, memory_order_relaxed);
+    uint32_t got = atomic_load_explicit(&spool->got, memory_order_acquire);
+
+    if (spool->size - (put - got) < octets) {
+        out->lost += frames;
+        return;
+    }
+    copy_in(spool, put, data, octets);
+    put += octets;
+    atomic_store_explicit(&spool->put, put, memory_order_release);
+    if (put - spool->woken >= out->wake_octets) {
+        spool->woken = put;
+        sem_post(&spool->wake);
+    }
+}
+
+static void output_start(struct xa_output *output, uint64_t now)
+{
+    xa_clock_start(&((struct file_output *) output)->clock, now);
+}
+
+static void output_stop(struct xa_output *output)
+{
+    struct file_output *out = (struct file_output *) output;
+
+    out->clock.running = false;
+    sem_post(&out->spool.wake);
+}
+
+static uint64_t output_wants(struct xa_output *output, uint64_t now)
+{
+    return xa_clock_due(&((struct file_output *) output)->clock, now);
+}
+
+static void output_write(struct xa_output *output, const void *frames, uint32_t count)
+{
+    struct file_output *out = (struct file_output *) output;
+    uint8_t silence[1024];
+    uint32_t most = sizeof(silence) / out->frame_octets;
+
+    out->clock.passed += count;
+    /* A gap is heard, so it is in the file; silence before the first frame and after the last is
+     * not. */
+    if (out->silent && most && out->begun) {
+        xa_format_silence(out->format, silence, (size_t) most * out->frame_octets);
+        while (out->silent) {
+            uint32_t some = out->silent < most ? out->silent : most;
+
+            spool_out(out, silence, some);
+            out->silent -= some;
+        }
+    }
+    out->silent = 0;
+    out->begun = true;
+    spool_out(out, frames, count);
+}
+
+static void output_silence(struct xa_output *output, uint32_t count)
+{
+    struct file_output *out = (struct file_output *) output;
+
+    out->clock.passed += count;
+    out->silent += count;
+}
+
+static uint32_t output_delay(struct xa_output *output, uint64_t now)
+{
+    (void) output;
+    (void) now;
+    return 0;
+}
+
+static uint64_t output_when(struct xa_output *output, uint64_t frames)
+{
+    return xa_clock_when(&((struct file_output *) output)->clock, frames);
+}
+
+static uint64_t output_lost(struct xa_output *output)
+{
+    struct file_output *out = (struct file_output *) output;
+
+    return out->lost + atomic_load_explicit(&out->unsaved, memory_order_relaxed);
+}
+
+static void output_close(struct xa_output *output)
+{
+    struct file_output *out = (struct file_output *) output;
+
+    spool_stop(&out->spool);
+    xa_soundfile_close(out->file);
+    spool_free(&out->spool);
+    free(out);
+}
+
+static const struct xa_output_ops output_ops = {
+    .start = output_start,
+    .stop = output_stop,
+    .wants = output_wants,
+    .write = output_write,
+    .silence = output_silence,
+    .delay = output_delay,
+    .when = output_when,
+    .lost = output_lost,
+    .close = output_close,
+};
+
+/* Creates the route's file: itself, or the first of its numbered names that is free. */
+static int create_file(const struct xa_route *route, const struct xa_pcm_params *params,
+                       struct xa_soundfile **file)
+{
+    char path[XA_ROUTE_PATH + 16];
+    size_t stem = strlen(route->path);
+    int error;
+
+    if (!route->numbered)
+        return xa_soundfile_create(route->path, false, params->format, params->rate,
+                                   params->channels, file);
+    if (stem > 4 && !strcmp(route->path + stem - 4, ".wav"))
+        stem -= 4;
+    for (unsigned number = 1; number < 100000; number++) {
+        if (number == 1)
+            snprintf(path, sizeof(path), "%.*s.wav", (int) stem, route->path);
+        else
+            snprintf(path, sizeof(path), "%.*s-%u.wav", (int) stem, route->path, number);
+        error =
+            xa_soundfile_create(path, true, params->format, params->rate, params->channels, file);
+        if (error != -EEXIST)
+            return error;
+    }
+    return -EEXIST;
+}
+
+int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params *params,
+                        struct xa_output **output)
+{
+    struct file_output *out = calloc(1, sizeof(*out));
+    uint64_t second = (uint64_t) params->rate * params->frame_octets;
+    int error;
+
+    if (!out)
+        return -ENOMEM;
+    out->base.ops = &output_ops;
+    out->clock.rate = params->rate;
+    out->format = params->format;
+    out->frame_octets = params->frame_octets;
+    out->wake_octets = (uint32_t) (second / 4);
+    error = spool_init(&out->spool, second * SPOOL_SECONDS);
+    if (error)
+        goto fail;
+    error = create_file(route, params, &out->file);
+    if (error)
+        goto fail_spool;
+    error = -pthread_create(&out->spool.thread, NULL, write_file, out);
+    if (error)
+        goto fail_file;
+    *output = &out->base;
+    return 0;
+
+fail_file:
+    xa_soundfile_close(out->file);
+fail_spool:
+    spool_free(&out->spool);
+fail:
+    free(out);
+    return error;
+}
+
+/* ---- input ---- */
+
+struct file_input {
+    struct xa_input base;
+    struct xa_clock clock;
+    struct spool spool;
+    struct xa_soundfile *file;
+    const struct xa_format *format;
+    uint32_t frame_octets;
+    bool loop;
+};
+
+/* Fills the spool as far as it goes; false at the file's end. */
+static bool fill_spool(struct file_input *in, uint8_t *buffer, uint32_t most)
+{
+    struct spool *spool = &in->spool;
+    uint32_t frame = in->frame_octets;
+    uint32_t put = atomic_load_explicit(&spool->put, memory_order_relaxed), room;
+
+    while ((room = spool->size - (put - atomic_load_explicit(&spool->got, memory_order_acquire))) >=
+           frame) {
+        uint32_t wanted = (room < most ? room : most) / frame;
+        uint32_t frames = xa_soundfile_read(in->file, buffer, wanted);
+
+        copy_in(spool, put, buffer, frames * frame);
+        put += frames * frame;
+        atomic_store_explicit(&spool->put, put, memory_order_release);
+        if (frames < wanted) {
+            if (!in->loop || !put) /* an empty file has nothing to repeat */
+                return false;
+            xa_soundfile_rewind(in->file);
+        }
+    }
+    return true;
+}
+
+static void *read_file(void *user)
+{
+    struct file_input *in = user;
+    uint32_t most = (1u << 16) / in->frame_octets * in->frame_octets;
+    uint8_t *buffer = malloc(most);
+
+    while (buffer && fill_spool(in, buffer, most)) {
+        sem_wait(&in->spool.wake);
+        if (atomic_load_explicit(&in->spool.stop, memory_order_acquire))
+            break;
+    }
+    free(buffer);
+    return NULL;
+}
+
+static void input_start(struct xa_input *input, uint64_t now)
+{
+    xa_clock_start(&((struct file_input *) input)->clock, now);
+}
+
+static void input_stop(struct xa_input *input)
+{
+    ((struct file_input *) input)->clock.running = false;
+}
+
+static uint64_t input_ready(struct xa_input *input, uint64_t now)
+{
+    return xa_clock_due(&((struct file_input *) input)->clock, now);
+}
+
+static void input_read(struct xa_input *input, void *frames, uint32_t count)
+{
+    struct file_input *in = (struct file_input *) input;
+    struct spool *spool = &in->spool;
+    uint32_t got = atomic_load_explicit(&spool->got, memory_order_relaxed);
+    uint32_t fill = atomic_load_explicit(&spool->put, memory_order_acquire) - got;
+    uint32_t octets = count * in->frame_octets, have = fill < octets ? fill : octets;
+
+    copy_out(spool, got, frames, have);
+    xa_format_silence(in->format, (uint8_t *) frames + have, octets - have);
+    got += have;
+    atomic_store_explicit(&spool->got, got, memory_order_release);
+    in->clock.passed += count;
+    if (got - spool->woken >= spool->size / 2) {
+        spool->woken = got;
+        sem_post(&spool->wake);
+    }
+}
+
+static uint64_t input_when(struct xa_input *input, uint64_t frames)
+{
+    return xa_clock_when(&((struct file_input *) input)->clock, frames);
+}
+
+static void input_close(struct xa_input *input)
+{
+    struct file_input *in = (struct file_input *) input;
+
+    spool_stop(&in->spool);
+    xa_soundfile_close(in->file);
+    spool_free(&in->spool);
+    free(in);
+}
+
+static const struct xa_input_ops input_ops = {
+    .start = input_start,
+    .stop = input_stop,
+    .ready = input_ready,
+    .read = input_read,
+    .when = input_when,
+    .close = input_close,
+};
+
+int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params *params,
+                       struct xa_input **input)
+{
+    struct file_input *in = calloc(1, sizeof(*in));
+    struct xa_soundfile_info info;
+    uint8_t *buffer = NULL;
+    int error;
+
+    if (!in)
+        return -ENOMEM;
+    in->base.ops = &input_ops;
+    in->clock.rate = params->rate;
+    in->format = params->format;
+    in->frame_octets = params->frame_octets;
+    in->loop = route->loop;
+    error = spool_init(&in->spool, (uint64_t) params->rate * params->frame_octets * SPOOL_SECONDS);
+    if (error)
+        goto fail;
+    error = xa_soundfile_open(route->path, params->format, &info, &in->file);
+    if (error)
+        goto fail_spool;
+    if (info.rate != params->rate || info.channels != params->channels) {
+        error = -ENOTSUP;
+        goto fail_file;
+    }
+    /* Filled before the clock starts, or the first frames would be silence. */
+    error = -ENOMEM;
+    buffer = malloc(1u << 16);
+    if (!buffer)
+        goto fail_file;
+    fill_spool(in, buffer, (1u << 16) / in->frame_octets * in->frame_octets);
+    free(buffer);
+    error = -pthread_create(&in->spool.thread, NULL, read_file, in);
+    if (error)
+        goto fail_file;
+    *input = &in->base;
+    return 0;
+
+fail_file:
+    xa_soundfile_close(in->file);
+fail_spool:
+    spool_free(&in->spool);
+fail:
+    free(in);
+    return error;
+}
