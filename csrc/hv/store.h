@@ -8,6 +8,9 @@
  * xa_store_process. Watches arrive through the function given to xa_store_new. Both may queue further
  * requests; neither may free the store. One thread at a time.
  *
+ * A request is written when it is made, as far as the descriptor takes it without blocking
+ * (/dev/xen/xenbus never polls as writable); what is left is written by xa_store_process.
+ *
  * Errors are negative errno values. Paths are absolute, or relative to the domain's own
  * /local/domain/<domid>, as XenStore has it; at most XENSTORE_ABS_PATH_MAX octets.
  */
@@ -22,9 +25,10 @@
 struct xa_store;
 
 /*
- * A reply. `error` is 0 or a negative errno value (the server's, or -EPIPE for every request still
- * unanswered when the connection ends). `data` is valid during the call only, `length` octets
- * followed by one 0 that is not counted; a directory's entries each end in a 0.
+ * A reply. `error` is 0 or a negative errno value (the server's, -EIO when it names one that xs_wire
+ * does not have, or -EPIPE for every request still unanswered when the connection ends). `data` is
+ * valid during the call only, `length` octets followed by one 0 that is not counted; a directory's
+ * entries and a node's permissions each end in a 0.
  */
 typedef void (*xa_store_reply_fn)(void *user, int error, const char *data, size_t length);
 
@@ -47,7 +51,9 @@ bool xa_store_wants_write(const struct xa_store *store);
  * Reads and writes what can be without blocking, and gives out replies and watches. 0, or: -EPIPE
  * the server closed the connection; -EPROTO it sent what is not xs_wire (an unknown request id, a
  * length over XENSTORE_PAYLOAD_MAX, a string without its end); another errno of read or write. After
- * an error the store is dead: every later request is refused with -EPIPE.
+ * an error the store is dead: every later request is refused with -EPIPE. Called from within one of
+ * its own callbacks it does nothing: -EBUSY. It reads a bounded amount: while the descriptor is still
+ * readable, call it again.
  */
 int xa_store_process(struct xa_store *store);
 
@@ -57,7 +63,9 @@ int xa_store_process_wait(struct xa_store *store, int timeout_ms);
 
 /*
  * The requests. `tx` is a transaction's id or 0. `fn` may be NULL when no reply is wanted. 0 when
- * queued; -EINVAL for a path or value that is too long or has a 0 in it, -ENOMEM, -EPIPE.
+ * queued; -EINVAL for a path that is empty or too long, or when path and value together are longer
+ * than 4080 octets (what /dev/xen/xenbus takes with a header); -ENOMEM; -EPIPE, also when writing
+ * failed just now: then xa_store_process gives what the server still sent, and the error.
  */
 int xa_store_read(struct xa_store *store, uint32_t tx, const char *path, xa_store_reply_fn fn,
                   void *user);
