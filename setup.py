@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What pyproject.toml cannot say yet: the cffi extension, and its wheel's tag (abi3, 3.10 and later)."""
+"""What pyproject.toml cannot say yet: the cffi extension, and its wheel's tag (abi3, >= 3.10)."""
 
 from setuptools import setup
 

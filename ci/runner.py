@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Runs test parts one after the other and sums them up: the engine of ci/test, nothing of its parts.
+"""The engine of ci/test: runs test parts one after the other and sums them up.
 
 A part is a name and a function that yields one Result for each test. A failure, or an exception,
 does not stop the parts after it. The last line printed is `N passed, N failed, N skipped`.
@@ -31,11 +31,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Part:
-    """A group of tests that is run by name; `doc` is one line for `--list`."""
+    """A group of tests that is run by name; `doc` is one line for `--list`.
+
+    With `terse`, tests that passed are counted and not printed.
+    """
 
     name: str
     doc: str
     run: Callable[[], Iterable[Result]]
+    terse: bool = False
 
 
 @dataclass
@@ -96,7 +100,10 @@ def command(
 
 
 def require(
-    argv: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    log: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> str:
     """Run a command and return its output; CommandError with the output's end when it fails."""
     status, output = command(argv, log=log, env=env)
@@ -111,7 +118,7 @@ def tail(text: str, lines: int = 40) -> str:
 
 
 def run(parts: Sequence[Part]) -> int:
-    """Run the parts, print results as they come, the summary at the end. Returns the exit status."""
+    """Run the parts, print results and then the summary; returns the exit status."""
     tallies = [_run_part(part) for part in parts]
     _summary(tallies)
     failed = sum(tally.count("failed") for tally in tallies)
@@ -125,6 +132,8 @@ def _run_part(part: Part) -> Tally:
     begin = time.monotonic()
     for result in _guarded(part):
         tally.results.append(result)
+        if part.terse and result.outcome == "passed":
+            continue
         print(f"   {result.outcome:<7} {result.name}", end="")
         print(f": {result.detail}" if result.detail else "", flush=True)
     tally.seconds = time.monotonic() - begin

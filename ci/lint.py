@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The `lint` part of ci/test: each check of the sources' form is one test."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from runner import Result, command, tail
+
+TREE = Path(__file__).resolve().parents[1]
+
+# What a build or a test run leaves in the tree: for a tree without git, which would know.
+UNTRACKED = {".git", ".venv", "build", "dist", "demo-out", "__pycache__"}
+
+C_FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-DXA_HAVE_XEN=1", "-Icsrc", "-Itests/csrc"]
+
+SPDX = "SPDX-License-Identifier: LGPL-2.1-or-later"
+
+# A tree that names one of these works only where it was written. (The dots are written as classes,
+# so that this file passes its own check.)
+FOREIGN = {
+    "a package registry's host": re.compile(
+        r"\b(pypi|pythonhosted|npmjs|crates|rubygems|docker|quay|ghcr)[.](org|io|com)\b"
+        r"|\b(deb|security|ftp|snapshot|archive|mirrors?)[.][\w.-]*(debian|ubuntu)[.](org|com)\b"
+        r"|\bproxy[.]golang[.]org\b"
+    ),
+    "a developer's own folder": re.compile(
+        r"(?<![\w./~$}-])/(?:work|workspace|home|Users|root)/[\w.]"
+    ),
+}
+
+
+def sources() -> list[Path]:
+    """Return the tree's files relative to it: git's, or all but what builds leave there."""
+    if (TREE / ".git").exists() and shutil.which("git"):
+        git = ["git", "-c", "safe.directory=*", "-C", str(TREE)]
+        status, listing = command([*git, "ls-files", "-z", "-c", "-o", "--exclude-standard"])
+        if status == 0:
+            names = (Path(name) for name in listing.split("\0") if name)
+            return sorted(name for name in names if (TREE / name).is_file())
+    found: list[Path] = []
+    folders = [TREE]
+    while folders:
+        for path in folders.pop().iterdir():
+            if path.name in UNTRACKED or path.name.endswith(("_cache", ".egg-info", ".so")):
+                continue
+            if path.is_dir():
+                folders.append(path)
+            elif path.relative_to(TREE) != Path("xenaudio/core/_core.c"):
+                found.append(path.relative_to(TREE))
+    return sorted(found)
+
+
+def text_of(path: Path) -> str | None:
+    """Return a file's text, or None for one that is empty or not text."""
+    try:
+        return (TREE / path).read_text(encoding="utf-8") or None
+    except UnicodeDecodeError:
+        return None
+
+
+def is_data(path: Path) -> bool:
+    """Whether a file is test data, which has no room for a licence line."""
+    return "corpus" in path.parts or path.suffix in {".json", ".csv", ".wav", ".png"}
+
+
+def without_licence(paths: list[Path]) -> list[str]:
+    """Return the files that do not begin with their licence."""
+    return [
+        str(path)
+        for path in paths
+        if not is_data(path)
+        and path.name != "LICENSE"
+        and (text := text_of(path)) is not None
+        and SPDX not in "\n".join(text.splitlines()[:3])
+    ]
+
+
+def foreign_names(paths: list[Path]) -> list[str]:
+    """Return `file:line: what` for each name that only means something on one machine."""
+    return [
+        f"{path}:{number}: names {what}: {line.strip()}"
+        for path in paths
+        if not is_data(path) and (text := text_of(path)) is not None
+        for number, line in enumerate(text.splitlines(), 1)
+        for what, pattern in FOREIGN.items()
+        if pattern.search(line)
+    ]
+
+
+def shell_scripts(paths: list[Path]) -> list[str]:
+    """Return the files that a shell runs."""
+    shebang = re.compile(r"#!\S*(/env )?\S*\b(ba|da)?sh\b")
+    return [str(p) for p in paths if (text := text_of(p)) is not None and shebang.match(text)]
+
+
+def _of_command(name: str, argv: list[str]) -> Result:
+    status, output = command(argv)
+    return Result(name, "failed", tail(output)) if status else Result(name, "passed")
+
+
+def _of_findings(name: str, findings: list[str]) -> Result:
+    return Result(name, "failed", "\n".join(findings)) if findings else Result(name, "passed")
+
+
+def _clang_tidy(files: list[str]) -> Result:
+    def check(file: str) -> str:
+        status, output = command(["clang-tidy", "--quiet", file, "--", *C_FLAGS])
+        return tail(output) if status else ""
+
+    with ThreadPoolExecutor(2) as pool:
+        return _of_findings("clang-tidy", [found for found in pool.map(check, files) if found])
+
+
+def lint() -> Iterator[Result]:
+    """Yield one result for each linter."""
+    paths = sources()
+    c_files = [str(path) for path in paths if path.suffix == ".c"]
+    headers = [str(path) for path in paths if path.suffix == ".h"]
+    tool = [sys.executable, "-m"]
+    yield _of_command("ruff check", [*tool, "ruff", "check", "."])
+    yield _of_command("ruff format", [*tool, "ruff", "format", "--check", "--diff", "."])
+    yield _of_command("mypy --strict", [*tool, "mypy", "--strict"])
+    yield _of_command("clang-format", ["clang-format", "--dry-run", "-Werror", *c_files, *headers])
+    yield _clang_tidy(c_files)
+    yield _of_command("shellcheck", ["shellcheck", *shell_scripts(paths)])
+    yield _of_findings("licence lines", without_licence(paths))
+    yield _of_findings("names of one machine", foreign_names(paths))

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The parts of ci/test: what is built and run for each, and how its tests are counted.
+
+Everything that a part writes goes to build/ (logs and reports to build/test/).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lint import lint, sources
+from runner import Part, Result, command, require, run, tail
+
+TREE = Path(__file__).resolve().parents[1]
+BUILD = Path("build")
+LOGS = BUILD / "test"
+
+COVERAGE_FLOOR = 95  # per cent of the lines of csrc/sndif
+
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1:detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+}
+
+
+@functools.cache
+def steady_layout() -> list[str]:
+    """Return the command prefix under which these compilers' sanitizers start reliably.
+
+    Their shadow memory collides now and then with a strongly randomised layout, so it is made a
+    fixed one where the system allows that (some containers do not).
+    """
+    fixed = ["setarch", platform.machine(), "-R"]
+    try:
+        works = subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        works = False
+    return fixed if works else []
+
+
+def meson_build(name: str, compiler: str, *options: str) -> Path:
+    """Configure and build the C tests in build/NAME; returns that folder."""
+    folder = BUILD / name
+    again = ["--reconfigure"] if (folder / "meson-private/coredata.dat").exists() else []
+    require(
+        [
+            "meson",
+            "setup",
+            *again,
+            "--buildtype=debugoptimized",
+            "-Dwerror=true",
+            *options,
+            folder.as_posix(),
+        ],
+        log=LOGS / f"{name}-setup.log",
+        env={"CC": compiler},
+    )
+    require(["meson", "compile", "-C", str(folder)], log=LOGS / f"{name}-compile.log")
+    return folder
+
+
+def meson_test(folder: Path, *options: str) -> Iterator[Result]:
+    """Run the C tests built in `folder`; one result for each."""
+    log = folder / "meson-logs/testlog.json"
+    log.unlink(missing_ok=True)
+    prefix = steady_layout()
+    wrap = ["--wrapper", " ".join(prefix)] if prefix else []
+    status, output = command(
+        ["meson", "test", "-C", str(folder), "--no-rebuild", "--print-errorlogs", *wrap, *options],
+        log=LOGS / f"{folder.name}-test.log",
+        env=SANITIZERS,
+    )
+    results = [
+        meson_result(folder.name, json.loads(line))
+        for line in (log.read_text().splitlines() if log.exists() else [])
+    ]
+    yield from results
+    if not results or (status != 0 and all(r.outcome != "failed" for r in results)):
+        yield Result(
+            f"{folder.name}: meson test", "failed", f"exit status {status}\n{tail(output)}"
+        )
+
+
+def meson_result(build: str, entry: dict[str, str]) -> Result:
+    """Turn an entry of meson's testlog.json into a result."""
+    said = tail(entry.get("stdout", "") + entry.get("stderr", ""))
+    name = f"{build}: {entry['name'].split(' / ')[-1]}"
+    if entry["result"] in {"OK", "EXPECTEDFAIL"}:
+        return Result(name, "passed")
+    if entry["result"] == "SKIP":
+        return Result(name, "skipped", said.splitlines()[-1] if said else "exit status 77")
+    return Result(name, "failed", f"{entry['result']}\n{said}")
+
+
+def c() -> Iterator[Result]:
+    """Yield the C tests' results under both compilers, with ASan and UBSan."""
+    for compiler in ("gcc", "clang"):
+        folder = meson_build(
+            f"c-{compiler}", compiler, "-Db_sanitize=address,undefined", "-Db_lundef=false"
+        )
+        yield from meson_test(folder)
+
+
+def tsan() -> Iterator[Result]:
+    """Yield the results of the tests with threads under ThreadSanitizer."""
+    folder = meson_build("tsan", "clang", "-Db_sanitize=thread", "-Db_lundef=false")
+    yield from meson_test(folder, "--suite", "threads")
+
+
+def coverage() -> Iterator[Result]:
+    """Yield one result: whether the tests reach enough of the ring core's lines."""
+    folder = meson_build("coverage", "gcc", "-Db_coverage=true", "--optimization=0")
+    for counters in folder.rglob("*.gcda"):
+        counters.unlink()
+    yield from (r for r in meson_test(folder) if r.outcome == "failed")
+    report = LOGS / "coverage.json"
+    report_on = ["--root", ".", "--filter", "csrc/sndif/", "--object-directory", str(folder)]
+    printed = require(
+        ["gcovr", *report_on, "--json-summary", str(report), "--txt"], log=LOGS / "coverage.txt"
+    )
+    percent = float(json.loads(report.read_text())["line_percent"])
+    figure = f"{percent:.1f}% of the lines of csrc/sndif (at least {COVERAGE_FLOOR}%)"
+    if percent < COVERAGE_FLOOR:
+        yield Result("line coverage", "failed", f"{figure}\n{printed}")
+    else:
+        yield Result("line coverage", "passed", figure)
+
+
+def fuzz() -> Iterator[Result]:
+    """Yield a result for each fuzz target, run for FUZZ_SECONDS (30), two at a time."""
+    folder = meson_build(
+        "fuzz", "clang", "-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false"
+    )
+    targets = sorted(p for p in folder.rglob("fuzz_*") if p.is_file() and os.access(p, os.X_OK))
+    if not targets:
+        yield Result("fuzz", "failed", f"no fuzz target was built in {folder}")
+    with ThreadPoolExecutor(2) as pool:
+        yield from pool.map(fuzz_target, targets)
+
+
+def fuzz_target(target: Path) -> Result:
+    """Run one libFuzzer target from its seeds in tests/csrc/corpus/."""
+    seconds = int(os.environ.get("FUZZ_SECONDS", "30"))
+    found = LOGS / "fuzz" / target.name
+    found.mkdir(parents=True, exist_ok=True)
+    corpus = BUILD / "fuzz-corpus" / target.name
+    corpus.mkdir(parents=True, exist_ok=True)
+    seeds = Path("tests/csrc/corpus") / target.name.removeprefix("fuzz_")
+    if not seeds.is_dir():
+        return Result(target.name, "failed", f"no seeds: {seeds} is missing")
+    limits = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=1024"]
+    reports = ["-print_final_stats=1", f"-artifact_prefix={found}/"]
+    status, output = command(
+        [*steady_layout(), str(target), *limits, *reports, str(corpus), str(seeds)],
+        log=found / "log",
+        env=SANITIZERS,
+        timeout=seconds + 120,
+    )
+    executions = re.search(r"number_of_executed_units: (\d+)", output)
+    if status != 0 or executions is None:
+        return Result(target.name, "failed", f"exit status {status}, see {found}/\n{tail(output)}")
+    return Result(target.name, "passed", f"{int(executions[1]):,} executions in {seconds} s")
+
+
+def python() -> Iterator[Result]:
+    """Yield the results of pytest."""
+    report = LOGS / "pytest.xml"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)
+    suites = [str(path) for path in (Path("tests/xenaudio"), Path("tests/ci")) if path.is_dir()]
+    status, output = command(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", f"--junit-xml={report}", *suites],
+        log=LOGS / "pytest.log",
+        env={"PYTHONPATH": str(TREE)},
+        timeout=1200,
+    )
+    results = list(pytest_results(report)) if report.exists() else []
+    yield from results
+    if status != 0 and all(result.outcome != "failed" for result in results):
+        yield Result("pytest", "failed", f"exit status {status}\n{tail(output)}")
+
+
+def pytest_results(report: Path) -> Iterator[Result]:
+    """Read pytest's report in JUnit's form."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname', '')}::{case.get('name', '')}".removeprefix("::")
+        bad = [child for kind in ("failure", "error") for child in case.findall(kind)]
+        skip = case.find("skipped")
+        if bad:
+            yield Result(name, "failed", f"{bad[0].get('message', '')}\n{bad[0].text or ''}")
+        elif skip is not None:
+            yield Result(name, "skipped", skip.get("message", ""))
+        else:
+            yield Result(name, "passed")
+
+
+def package() -> Iterator[Result]:
+    """Yield results for the source distribution and the wheel: content, tag, fresh install."""
+    with tempfile.TemporaryDirectory(prefix="xenaudio-package-") as scratch:
+        out = Path(scratch) / "dist"
+        require(
+            [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)],
+            log=LOGS / "package.log",
+        )
+        sdist, wheel = next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+        with tarfile.open(sdist) as archive:
+            held = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
+        left_out = [str(path) for path in sources() if path not in held]
+        yield Result(
+            f"{sdist.name} holds the tree",
+            "failed" if left_out else "passed",
+            f"not in it: {', '.join(left_out)}" if left_out else "",
+        )
+        tagged = re.search(r"-cp310-abi3-linux_\w+\.whl$", wheel.name)
+        yield Result(f"{wheel.name} is abi3", "passed" if tagged else "failed")
+        fresh = Path(scratch) / "venv"
+        require(["/usr/bin/python3", "-m", "venv", str(fresh)])
+        pins = str(TREE / "ci/requirements-run.txt")
+        require([str(fresh / "bin/python"), "-m", "pip", "install", "-q", "-c", pins, str(wheel)])
+        for name, argv in {
+            "installed command": [str(fresh / "bin/xenaudio"), "--help"],
+            "installed extension": [
+                *(str(fresh / "bin/python"), "-c"),
+                "import os; os.chdir('/'); from xenaudio.core import _core; _core.lib",
+            ],
+        }.items():
+            status, output = command(argv)
+            yield Result(name, "failed" if status else "passed", tail(output) if status else "")
+
+
+PARTS = (
+    Part("lint", "form and static checks of every source file", lint),
+    Part("c", "C tests under gcc and clang, with ASan and UBSan", c),
+    Part("tsan", "C tests with threads, under ThreadSanitizer", tsan),
+    Part("coverage", "line coverage of the ring core", coverage),
+    Part("fuzz", "libFuzzer targets, FUZZ_SECONDS (30) each", fuzz),
+    Part("python", "pytest: tests/xenaudio and tests/ci", python, terse=True),
+    Part("package", "source distribution and wheel", package),
+)
+
+
+def main(names: list[str]) -> int:
+    """Run the named parts, or all; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="ci/test", description="Run the tests.")
+    parser.add_argument("--list", action="store_true", help="name the parts and stop")
+    parser.add_argument("part", nargs="*", help="what to run (all, when none is named)")
+    args = parser.parse_args(names)
+    if args.list:
+        for part in PARTS:
+            print(f"{part.name:<10} {part.doc}")
+        return 0
+    known = {part.name: part for part in PARTS}
+    unknown = [name for name in args.part if name not in known]
+    if unknown:
+        parser.error(f"no part {', '.join(unknown)}: there are {', '.join(known)}")
+    os.chdir(TREE)
+    return run([known[name] for name in args.part] or PARTS)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
