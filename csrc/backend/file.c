@@ -174,13 +174,13 @@ static uint64_t output_wants(struct xa_output *output, uint64_t now)
 static void output_write(struct xa_output *output, const void *frames, uint32_t count)
 {
     struct file_output *out = (struct file_output *) output;
-    uint8_t silence[1024];
+    uint8_t silence[4096];
     uint32_t most = sizeof(silence) / out->frame_octets;
 
     out->clock.passed += count;
     /* A gap is heard, so it is in the file; silence before the first frame and after the last is
      * not. */
-    if (out->silent && most && out->begun) {
+    if (out->silent && out->begun) {
         xa_format_silence(out->format, silence, (size_t) most * out->frame_octets);
         while (out->silent) {
             uint32_t some = out->silent < most ? out->silent : most;
@@ -313,6 +313,7 @@ struct file_input {
     struct xa_soundfile *file;
     const struct xa_format *format;
     uint32_t frame_octets;
+    uint64_t frames; /* of the file */
     bool loop;
 };
 
@@ -332,7 +333,7 @@ static bool fill_spool(struct file_input *in, uint8_t *buffer, uint32_t most)
         put += frames * frame;
         atomic_store_explicit(&spool->put, put, memory_order_release);
         if (frames < wanted) {
-            if (!in->loop || !put) /* an empty file has nothing to repeat */
+            if (!in->loop || !in->frames) /* an empty file has nothing to repeat */
                 return false;
             xa_soundfile_rewind(in->file);
         }
@@ -439,6 +440,7 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
         goto fail_file;
     }
     /* Filled before the clock starts, or the first frames would be silence. */
+    in->frames = info.frames;
     error = -ENOMEM;
     buffer = malloc(1u << 16);
     if (!buffer)

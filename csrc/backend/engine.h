@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The backend's data plane, as the control plane sees it: one engine, whose thread moves the
+ * samples of all streams and answers their requests, and a stream for each of a connected card's.
+ *
+ * The control plane connects a stream when a frontend has published its rings, reads its
+ * statistics, and disconnects it. Nothing here calls back: the engine makes xa_engine_fd readable
+ * when a stream has something to tell (xa_stream_stats.broken). All functions may be called from
+ * any thread but the engine's; those that may block say so.
+ */
+#ifndef XA_BACKEND_ENGINE_H
+#define XA_BACKEND_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/endpoint.h"
+#include "hv/hv.h"
+
+/* cffi: begin */
+struct xa_engine;
+struct xa_stream;
+
+/* Starts the engine's thread. NULL with errno set. */
+struct xa_engine *xa_engine_new(void);
+
+/* Ends the thread and frees the engine. Every stream must have been disconnected before. */
+void xa_engine_free(struct xa_engine *engine);
+
+/* An eventfd that becomes readable when a stream broke; read 8 octets from it to clear it. */
+int xa_engine_fd(const struct xa_engine *engine);
+
+struct xa_stream_config {
+    uint16_t domid; /* the guest */
+    bool capture;
+    uint32_t ring_ref, event_channel;
+    uint32_t evt_ring_ref, evt_event_channel; /* both 0: a frontend of protocol version 1 */
+    struct xa_caps caps;
+    struct xa_route route;
+};
+
+/*
+ * Maps the stream's rings, binds its channels and hands it to the engine. May block for as long as
+ * the hypervisor does. 0 with *stream set, or a negative errno value; *failed then says what
+ * failed. `hv` must outlive the stream.
+ */
+int xa_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
+                      const struct xa_stream_config *config, struct xa_stream **stream,
+                      const char **failed);
+
+/*
+ * Takes the stream from the engine, closes what is open, unmaps and unbinds, and frees it. Blocks
+ * for as long as closing its output and a job in progress take.
+ */
+void xa_stream_disconnect(struct xa_stream *stream);
+
+enum xa_stream_state {
+    XA_STREAM_CLOSED,  /* no PCM is open */
+    XA_STREAM_BUSY,    /* opening or closing */
+    XA_STREAM_OPEN,    /* opened, stopped or paused */
+    XA_STREAM_RUNNING, /* started */
+};
+
+/* Amounts count from the connection, unless they say otherwise. */
+struct xa_stream_stats {
+    enum xa_stream_state state;
+    /* Why the stream is of no use any more, in words for a log; NULL while it is well. The control
+     * plane then closes the device. */
+    const char *broken;
+
+    /* The open PCM's parameters, of the last one when closed. */
+    uint8_t format; /* XENSND_PCM_FORMAT_* */
+    uint32_t rate, channels, frame_octets, buffer_octets, period_octets;
+
+    uint64_t opens;
+    uint64_t requests;     /* taken from the ring */
+    uint64_t bad_requests; /* answered with an error */
+    int32_t last_error;    /* the status of the last one of these */
+    const char *last_error_why;
+    uint32_t last_error_value;
+    uint64_t frames_in;      /* playback: taken from the guest; capture: from the input */
+    uint64_t frames_out;     /* playback: given to the output; capture: to the guest */
+    uint64_t frames_silent;  /* playback: silence given because the guest was late */
+    uint64_t frames_dropped; /* playback: discarded by STOP or CLOSE; capture: not read in time */
+    uint64_t frames_lost;    /* of this PCM, by the output: a full disk */
+    uint64_t xruns;          /* gaps in the sound: underruns, or overruns of a capture */
+    uint64_t events;         /* sent */
+    uint64_t events_held;    /* merged into a later one because the page was full */
+    uint64_t clamps;         /* positions that had to run ahead of what is heard */
+    uint64_t wakeups;        /* of the engine for this stream's event channel */
+    uint64_t throttles;      /* times the guest was made to wait for asking too much */
+
+    uint64_t position;    /* octets since OPEN, as last reported */
+    uint32_t fill_frames; /* stored at the moment */
+    float peak;           /* largest sample since the last call, 0.0 to 1.0 */
+};
+
+/* A consistent copy of the statistics. `peak` begins anew. */
+void xa_stream_read_stats(struct xa_stream *stream, struct xa_stream_stats *stats);
+
+/* A point of a PCM's history, taken whenever its position is looked at. */
+struct xa_trace_point {
+    uint64_t time_ns; /* CLOCK_MONOTONIC */
+    uint64_t frames;  /* played (or captured) since OPEN */
+    uint32_t fill;    /* frames stored then */
+    uint32_t open;    /* which OPEN of the stream, from 1 */
+};
+
+/* Takes up to `most` of the points recorded since the last call, oldest first; their number. The
+ * engine keeps the last 4096. */
+uint32_t xa_stream_read_trace(struct xa_stream *stream, struct xa_trace_point *points,
+                              uint32_t most);
+/* cffi: end */
+
+#endif

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One stream of a connected card: see stream.h. */
+#include "backend/stream.h"
+
+#include <errno.h>
+
+#define MS UINT64_C(1000000)
+
+/* Linux gives up on a response after 3 s. */
+#define JOB_LIMIT (2500 * MS)
+#define EVENTS_LIMIT (100 * MS)
+#define EVENTS_POLL (2 * MS)
+
+/* A 2 ms period takes 1000 tokens a second. */
+#define TOKENS_PER_MS 8
+#define TOKENS_MOST 4000
+#define TOKENS_FOR_OPEN 100
+#define THROTTLE (10 * MS)
+#define REQUESTS_AT_ONCE 32
+
+static void break_stream(struct xa_stream *s, const char *why)
+{
+    if (s->stats.broken)
+        return;
+    s->stats.broken = why;
+    xa_engine_listen(s, false);
+    xa_engine_tell(s->engine);
+}
+
+static void notify(struct xa_stream *s, uint32_t port)
+{
+    if (xa_evtchn_notify(s->evtchn, port) < 0)
+        break_stream(s, "its event channel cannot be notified");
+}
+
+static int32_t status_of(int error)
+{
+    switch (error) {
+    case 0:
+        return 0;
+    case -ENOMEM:
+        return -XEN_ENOMEM;
+    case -EINVAL:
+    case -EPROTO: /* the page directory */
+        return -XEN_EINVAL;
+    case -ENOENT:
+    case -EACCES:
+        return -XEN_EACCES;
+    case -ENOSPC:
+        return -XEN_ENOSPC;
+    case -EBUSY:
+        return -XEN_EBUSY;
+    case -ENOTSUP:
+        return -XEN_EOPNOTSUPP;
+    default:
+        return -XEN_EIO;
+    }
+}
+
+/* Puts a response; the caller pushes it. */
+static void respond(struct xa_stream *s, const struct xensnd_req *request, int32_t status,
+                    const struct xensnd_query_hw_param *ranges)
+{
+    struct xensnd_resp response = {
+        .id = request->id,
+        .operation = request->operation,
+        .status = status,
+    };
+
+    if (ranges)
+        response.resp.hw_param = *ranges;
+    if (status < 0) {
+        s->stats.bad_requests++;
+        s->stats.last_error = status;
+    }
+    if (xa_back_ring_put(&s->ring, &response) < 0)
+        break_stream(s, "a response has no request");
+}
+
+static void refuse(struct xa_stream *s, const struct xensnd_req *request, int32_t status,
+                   const char *why, uint32_t value)
+{
+    s->stats.last_error_why = why;
+    s->stats.last_error_value = value;
+    respond(s, request, status, NULL);
+}
+
+static void push(struct xa_stream *s)
+{
+    if (xa_back_ring_push(&s->ring))
+        notify(s, s->ring_port);
+}
+
+static void finish(struct xa_stream *s, int32_t status)
+{
+    s->busy = XA_BUSY_NOT;
+    respond(s, &s->request, status, NULL);
+    push(s);
+    s->more = true;
+}
+
+/* Starts a job for the request in s->request. */
+static void start_job(struct xa_stream *s, bool open, uint64_t now)
+{
+    int error;
+
+    s->job.open = open;
+    s->job.gref_directory = s->request.op.open.gref_directory;
+    s->job.hv = s->hv;
+    s->job.domid = s->config.domid;
+    s->job.capture = s->config.capture;
+    s->job.route = &s->config.route;
+    s->job.pcm = xa_transport_close(&s->transport, now);
+    s->job.done = xa_engine_job_done;
+    s->job.user = s;
+    s->job_running = true;
+    s->job_done = s->job_abandoned = false;
+    s->busy = XA_BUSY_JOB;
+    s->busy_until = now + JOB_LIMIT;
+    error = xa_job_start(&s->job);
+    if (error) {
+        /* Without a thread the PCM stays; it is closed with the stream. */
+        s->job_running = false;
+        if (s->job.pcm)
+            xa_transport_open(&s->transport, s->job.pcm);
+        s->job.pcm = NULL;
+        s->stats.last_error_why = "no thread can be started for it";
+        finish(s, -XEN_ENOMEM);
+    }
+}
+
+static void finish_job(struct xa_stream *s)
+{
+    s->job_running = s->job_done = false;
+    if (s->job_abandoned) {
+        /* Its request was answered long ago: what it opened is closed. */
+        s->job_abandoned = false;
+        if (!s->job.pcm)
+            return;
+        s->job.open = false;
+        s->job_running = s->job_abandoned = true;
+        if (xa_job_start(&s->job) < 0)
+            break_stream(s, "no thread can be started to close its output");
+        return;
+    }
+    if (s->job.open && !s->job.error) {
+        const struct xa_pcm_params *params = &s->job.params;
+
+        xa_transport_open(&s->transport, s->job.pcm);
+        s->job.pcm = NULL;
+        s->stats.opens++;
+        s->stats.format = params->format->code;
+        s->stats.rate = params->rate;
+        s->stats.channels = params->channels;
+        s->stats.frame_octets = params->frame_octets;
+        s->stats.buffer_octets = params->buffer_octets;
+        s->stats.period_octets = params->period_octets;
+    } else if (s->job.error) {
+        s->stats.last_error_why = s->job.failed;
+        s->stats.last_error_value = (uint32_t) -s->job.error;
+    }
+    finish(s, s->job.open ? status_of(s->job.error) : 0);
+}
+
+static void handle_open(struct xa_stream *s, const struct xensnd_req *request, uint64_t now)
+{
+    struct xa_pcm_params params;
+    const char *why;
+    uint32_t value;
+    int status = xa_caps_check_open(&s->config.caps, &request->op.open, &params, &why, &value);
+
+    if (s->job_running) {
+        refuse(s, request, -XEN_EBUSY, "the last request to open still blocks", 0);
+    } else if (status < 0) {
+        refuse(s, request, status, why, value);
+    } else {
+        push(s);
+        s->request = *request;
+        s->job.params = params;
+        start_job(s, true, now);
+    }
+}
+
+static void handle_close(struct xa_stream *s, const struct xensnd_req *request, uint64_t now)
+{
+    if (!s->transport.pcm) {
+        respond(s, request, 0, NULL);
+        return;
+    }
+    push(s);
+    s->request = *request;
+    xa_transport_trigger(&s->transport, now, XENSND_OP_TRIGGER_STOP);
+    if (s->has_events)
+        xa_evtpage_back_discard(&s->events);
+    s->busy = XA_BUSY_EVENTS;
+    s->busy_until = now + EVENTS_LIMIT;
+    s->events_poll_at = now;
+}
+
+static void send_position(struct xa_stream *s)
+{
+    int sent;
+
+    if (!s->has_events)
+        return;
+    sent = xa_evtpage_back_cur_pos(&s->events, s->transport.position);
+    if (sent < 0) {
+        break_stream(s, "its event page has an impossible index");
+    } else if (sent) {
+        s->stats.events++;
+        notify(s, s->evt_port);
+    } else {
+        s->stats.events_held++;
+    }
+}
+
+static void record(struct xa_stream *s, uint64_t now)
+{
+    const struct xa_transport *t = &s->transport;
+    uint32_t frame = t->pcm->params.frame_octets;
+
+    if (s->trace_put - s->trace_got == XA_TRACE_POINTS)
+        s->trace_got++;
+    s->trace[s->trace_put++ % XA_TRACE_POINTS] = (struct xa_trace_point){
+        .time_ns = now,
+        .frames = t->moved / frame,
+        .fill = t->fifo.fill / frame,
+        .open = (uint32_t) s->stats.opens,
+    };
+}
+
+static void advance(struct xa_stream *s, uint64_t now)
+{
+    uint64_t moved = s->transport.moved;
+
+    if (xa_transport_advance(&s->transport, now))
+        send_position(s);
+    if (s->transport.moved != moved)
+        record(s, now);
+}
+
+static void handle(struct xa_stream *s, const struct xensnd_req *request, uint64_t now)
+{
+    struct xensnd_query_hw_param ranges;
+    int status;
+
+    switch (request->operation) {
+    case XENSND_OP_OPEN:
+        handle_open(s, request, now);
+        return;
+    case XENSND_OP_CLOSE:
+        handle_close(s, request, now);
+        return;
+    case XENSND_OP_WRITE:
+        advance(s, now); /* what was due before these samples came was due in silence */
+        status =
+            xa_transport_write(&s->transport, now, request->op.rw.offset, request->op.rw.length);
+        if (status < 0)
+            refuse(s, request, status, "a WRITE that does not fit", request->op.rw.length);
+        else
+            respond(s, request, 0, NULL);
+        return;
+    case XENSND_OP_READ:
+        advance(s, now);
+        status =
+            xa_transport_read(&s->transport, now, request->op.rw.offset, request->op.rw.length);
+        if (status < 0)
+            refuse(s, request, status, "a READ that does not fit", request->op.rw.length);
+        else
+            respond(s, request, 0, NULL);
+        return;
+    case XENSND_OP_TRIGGER:
+        advance(s, now);
+        status = xa_transport_trigger(&s->transport, now, request->op.trigger.type);
+        if (status < 0)
+            refuse(s, request, status, "a TRIGGER out of place", request->op.trigger.type);
+        else
+            respond(s, request, 0, NULL);
+        return;
+    case XENSND_OP_HW_PARAM_QUERY:
+        ranges = request->op.hw_param;
+        status = xa_caps_narrow(&s->config.caps, &ranges);
+        if (status < 0)
+            refuse(s, request, status, "ranges that leave nothing", 0);
+        else
+            respond(s, request, 0, &ranges);
+        return;
+    case XENSND_OP_SET_VOLUME:
+    case XENSND_OP_GET_VOLUME:
+    case XENSND_OP_MUTE:
+    case XENSND_OP_UNMUTE:
+        refuse(s, request, -XEN_EOPNOTSUPP, "volume is not offered", request->operation);
+        return;
+    default:
+        refuse(s, request, -XEN_EOPNOTSUPP, "an unknown operation", request->operation);
+        return;
+    }
+}
+
+static void refill_tokens(struct xa_stream *s, uint64_t now)
+{
+    uint64_t ms = (now - s->tokens_at) / MS;
+
+    if (!ms)
+        return;
+    s->tokens_at += ms * MS;
+    if (ms > TOKENS_MOST)
+        ms = TOKENS_MOST;
+    s->tokens += (int64_t) ms * TOKENS_PER_MS;
+    if (s->tokens > TOKENS_MOST)
+        s->tokens = TOKENS_MOST;
+}
+
+static void throttle(struct xa_stream *s, uint64_t now)
+{
+    s->throttled = true;
+    s->throttled_until = now + THROTTLE;
+    s->stats.throttles++;
+    xa_engine_listen(s, false);
+}
+
+static void serve_requests(struct xa_stream *s, uint64_t now)
+{
+    s->more = false;
+    for (unsigned n = 0; !s->busy && !s->stats.broken; n++) {
+        struct xensnd_req request;
+        int got;
+
+        if (n == REQUESTS_AT_ONCE || s->tokens <= 0) {
+            s->more = true;
+            break;
+        }
+        got = xa_back_ring_get(&s->ring, &request);
+        if (got == 0) {
+            got = xa_back_ring_arm(&s->ring);
+            if (got == 0)
+                break;
+            if (got > 0)
+                continue;
+        }
+        if (got < 0) {
+            break_stream(s, "its request ring has an impossible index");
+            return;
+        }
+        s->stats.requests++;
+        s->tokens -= request.operation == XENSND_OP_OPEN ? TOKENS_FOR_OPEN : 1;
+        handle(s, &request, now);
+    }
+    push(s);
+    if (s->tokens <= 0 && !s->throttled)
+        throttle(s, now);
+}
+
+void xa_stream_woken(struct xa_stream *s, uint64_t now)
+{
+    uint32_t port;
+    int pending;
+
+    if (s->stats.broken)
+        return;
+    refill_tokens(s, now);
+    s->stats.wakeups++;
+    s->tokens--;
+    /* Both of its ports at most; more are for the next turn. */
+    for (unsigned n = 0; n < 2; n++) {
+        pending = xa_evtchn_pending(s->evtchn, &port);
+        if (pending < 0) {
+            break_stream(s, "its event channel is broken");
+            return;
+        }
+        if (pending == 0)
+            break;
+    }
+    s->more = true;
+    if (s->tokens <= 0 && !s->throttled)
+        throttle(s, now);
+}
+
+/* CLOSE may be answered when the frontend has seen every event, or has had time enough. */
+static void wait_for_events(struct xa_stream *s, uint64_t now)
+{
+    int drained = s->has_events ? xa_evtpage_back_drained(&s->events) : 1;
+
+    if (drained < 0)
+        break_stream(s, "its event page has an impossible index");
+    else if (drained || now >= s->busy_until)
+        start_job(s, false, now);
+    else
+        s->events_poll_at = now + EVENTS_POLL;
+}
+
+void xa_stream_run(struct xa_stream *s, uint64_t now)
+{
+    if (s->job_done)
+        finish_job(s);
+    if (s->stats.broken)
+        return;
+    if (s->throttled && now >= s->throttled_until) {
+        s->throttled = false;
+        refill_tokens(s, now);
+        xa_engine_listen(s, true);
+        s->more = true;
+    }
+    if (s->busy == XA_BUSY_EVENTS)
+        wait_for_events(s, now);
+    if (s->busy == XA_BUSY_JOB && now >= s->busy_until) {
+        s->job_abandoned = true;
+        s->stats.last_error_why = "opening or closing its output takes too long";
+        finish(s, -XEN_ETIMEDOUT);
+    }
+    if (s->has_events && s->events.held) {
+        int sent = xa_evtpage_back_flush(&s->events);
+
+        if (sent < 0)
+            break_stream(s, "its event page has an impossible index");
+        else if (sent) {
+            s->stats.events++;
+            notify(s, s->evt_port);
+        }
+    }
+    if (s->transport.pcm)
+        advance(s, now);
+    if (s->more && !s->throttled && !s->busy && !s->stats.broken)
+        serve_requests(s, now);
+}
+
+uint64_t xa_stream_deadline(const struct xa_stream *s)
+{
+    uint64_t deadline = UINT64_MAX, transport;
+
+    if (s->job_done)
+        return 0;
+    if (s->stats.broken)
+        return UINT64_MAX;
+    if (s->busy == XA_BUSY_JOB)
+        deadline = s->busy_until;
+    else if (s->busy == XA_BUSY_EVENTS)
+        deadline = s->events_poll_at;
+    else if (s->more && !s->throttled)
+        return 0;
+    if (s->throttled && s->throttled_until < deadline)
+        deadline = s->throttled_until;
+    transport = xa_transport_deadline(&s->transport);
+    return transport < deadline ? transport : deadline;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One stream of a connected card, as the engine sees it: its rings, its requests and their answers.
+ *
+ * The functions here are called by the engine's thread with the engine's mutex held, and never
+ * block.
+ */
+#ifndef XA_BACKEND_STREAM_H
+#define XA_BACKEND_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/engine.h"
+#include "backend/job.h"
+#include "backend/transport.h"
+#include "sndif/evtpage.h"
+#include "sndif/ring.h"
+
+enum { XA_TRACE_POINTS = 4096 };
+
+/* Why no request is taken from the ring. */
+enum xa_busy {
+    XA_BUSY_NOT,
+    XA_BUSY_JOB,    /* a job opens or closes */
+    XA_BUSY_EVENTS, /* CLOSE waits for the frontend to consume the events sent */
+};
+
+struct xa_stream {
+    struct xa_stream *next; /* in the engine's list */
+    struct xa_engine *engine;
+    struct xa_hv *hv;
+    struct xa_stream_config config;
+
+    struct xa_map *ring_map, *evt_map;
+    struct xa_evtchn *evtchn;
+    uint32_t ring_port, evt_port;
+    struct xa_back_ring ring;
+    struct xa_evtpage_back events;
+    bool has_events; /* protocol version 2 */
+
+    struct xa_transport transport;
+    enum xa_busy busy;
+    struct xensnd_req request; /* the one being answered while busy */
+    uint64_t busy_until;       /* then it is answered with an error */
+    uint64_t events_poll_at;   /* XA_BUSY_EVENTS: when to look again */
+    struct xa_job job;
+    bool job_running;   /* the job is its thread's */
+    bool job_done;      /* the job is ours again */
+    bool job_abandoned; /* nobody waits for its result */
+
+    /* A guest's requests and events cost tokens, which come back with time. */
+    int64_t tokens;
+    uint64_t tokens_at;
+    bool throttled; /* its event channel is not listened to */
+    uint64_t throttled_until;
+    bool more; /* requests were left in the ring */
+
+    struct xa_stream_stats stats;
+    struct xa_trace_point trace[XA_TRACE_POINTS];
+    uint32_t trace_put, trace_got;
+};
+
+/* The guest's event channel fired. */
+void xa_stream_woken(struct xa_stream *stream, uint64_t now);
+
+/* Does whatever is due: finished jobs, samples, events, requests left over. */
+void xa_stream_run(struct xa_stream *stream, uint64_t now);
+
+/* When xa_stream_run should be called next; 0: at once; UINT64_MAX: when something happens. */
+uint64_t xa_stream_deadline(const struct xa_stream *stream);
+
+/* The job's thread tells (without the mutex) that the job is done. Implemented by the engine. */
+void xa_engine_job_done(void *stream, struct xa_job *job);
+
+/* Stops or resumes listening to the stream's event channel. */
+void xa_engine_listen(struct xa_stream *stream, bool listen);
+
+/* Tells the control plane that the stream broke. */
+void xa_engine_tell(struct xa_engine *engine);
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How an open PCM moves: samples from the guest's shared buffer through a private fifo to the
+ * output (playback), or from the input to the guest (capture), the position that is reported, and
+ * when.
+ *
+ * Playback position: what was moved minus what the output has not sounded yet (xa_position_heard).
+ * When the guest is late, silence is played and the position runs on, by one period at most; then
+ * the output's clock stands until samples come. What the position ran on is not added for good: it
+ * stands still until as much has been played, so that `written - position` stays right at the
+ * guest's end.
+ *
+ * Times are CLOCK_MONOTONIC nanoseconds. Used by the engine's thread, or any one thread.
+ */
+#ifndef XA_BACKEND_TRANSPORT_H
+#define XA_BACKEND_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/fifo.h"
+#include "backend/job.h"
+
+struct xa_transport {
+    struct xa_pcm *pcm; /* NULL: nothing is open */
+    bool capture;
+    bool started; /* between START or RESUME and STOP or PAUSE */
+    bool paused;
+    bool dry_stop; /* started, but the output's clock stands for want of samples */
+    bool sounded;  /* samples were moved since START */
+    bool overrun;  /* capture: samples are being dropped */
+    struct xa_fifo fifo;
+    uint64_t moved;   /* octets that went through since OPEN */
+    uint64_t skipped; /* octets that the position is ahead of `moved` for good (STOP while ahead) */
+    uint32_t run_on;  /* octets of silence played since samples ran out */
+    uint64_t position; /* octets, as last reported: never goes back */
+    uint64_t event_at; /* the position at which the next event is due */
+
+    /* Counted since xa_transport_init; frames, except xruns and clamps. */
+    uint64_t frames_in, frames_out, frames_silent, frames_dropped, xruns, clamps;
+    float peak;
+};
+
+void xa_transport_init(struct xa_transport *transport, bool capture);
+
+/* Begins with a PCM just opened. */
+void xa_transport_open(struct xa_transport *transport, struct xa_pcm *pcm);
+
+/* Lets go of the PCM and returns it, or NULL when none is open. What the fifo holds is dropped. */
+struct xa_pcm *xa_transport_close(struct xa_transport *transport, uint64_t now);
+
+/*
+ * The requests. 0 or the response's status: -XEN_EINVAL for octets outside of the buffer or not of
+ * whole frames, -XEN_ENOSPC for more than the buffer holds unplayed, -XEN_EAGAIN for samples not
+ * captured yet, -XEN_EIO when no PCM is open.
+ */
+int xa_transport_write(struct xa_transport *transport, uint64_t now, uint32_t offset,
+                       uint32_t length);
+int xa_transport_read(struct xa_transport *transport, uint64_t now, uint32_t offset,
+                      uint32_t length);
+int xa_transport_trigger(struct xa_transport *transport, uint64_t now, unsigned type);
+
+/* Moves what is due. True when an event is due: send `position`. */
+bool xa_transport_advance(struct xa_transport *transport, uint64_t now);
+
+/* When xa_transport_advance should be called next; UINT64_MAX: nothing is to be done. */
+uint64_t xa_transport_deadline(const struct xa_transport *transport);
+
+#endif
