@@ -101,11 +101,15 @@ def shell_scripts(paths: list[Path]) -> list[str]:
 
 def _of_command(name: str, argv: list[str]) -> Result:
     status, output = command(argv)
-    return Result(name, "failed", tail(output)) if status else Result(name, "passed")
+    if status:
+        return Result(name, "failed", f"{argv[0]}: exit status {status}\n{tail(output)}")
+    return Result(name, "passed")
 
 
 def _of_findings(name: str, findings: list[str]) -> Result:
-    return Result(name, "failed", "\n".join(findings)) if findings else Result(name, "passed")
+    if findings:
+        return Result(name, "failed", f"{len(findings)} found\n" + "\n".join(findings))
+    return Result(name, "passed")
 
 
 def _clang_tidy(files: list[str]) -> Result:
@@ -122,10 +126,10 @@ def lint() -> Iterator[Result]:
     paths = sources()
     c_files = [str(path) for path in paths if path.suffix == ".c"]
     headers = [str(path) for path in paths if path.suffix == ".h"]
-    tool = [sys.executable, "-m"]
-    yield _of_command("ruff check", [*tool, "ruff", "check", "."])
-    yield _of_command("ruff format", [*tool, "ruff", "format", "--check", "--diff", "."])
-    yield _of_command("mypy --strict", [*tool, "mypy", "--strict"])
+    ruff, mypy = (str(Path(sys.executable).with_name(tool)) for tool in ("ruff", "mypy"))
+    yield _of_command("ruff check", [ruff, "check", "--output-format=concise", "."])
+    yield _of_command("ruff format", [ruff, "format", "--check", "."])
+    yield _of_command("mypy --strict", [mypy, "--strict"])
     yield _of_command("clang-format", ["clang-format", "--dry-run", "-Werror", *c_files, *headers])
     yield _clang_tidy(c_files)
     yield _of_command("shellcheck", ["shellcheck", *shell_scripts(paths)])
