@@ -29,7 +29,7 @@ struct xa_engine {
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t job_done;
-    struct xa_stream *streams;
+    struct xa_back_stream *streams;
     uint64_t removals; /* streams removed so far: an event for one may still be on its way */
     bool stop;
     int epoll_fd;
@@ -48,7 +48,7 @@ void xa_engine_tell(struct xa_engine *engine)
     eventfd_write(engine->tell_fd, 1);
 }
 
-void xa_engine_listen(struct xa_stream *stream, bool listen)
+void xa_engine_listen(struct xa_back_stream *stream, bool listen)
 {
     struct epoll_event event = {.events = listen ? EPOLLIN : 0, .data.ptr = stream};
 
@@ -57,7 +57,7 @@ void xa_engine_listen(struct xa_stream *stream, bool listen)
 
 void xa_engine_job_done(void *user, struct xa_job *job)
 {
-    struct xa_stream *stream = user;
+    struct xa_back_stream *stream = user;
     struct xa_engine *engine = stream->engine;
 
     (void) job;
@@ -92,7 +92,7 @@ static void handle_events(struct xa_engine *engine, const struct epoll_event *ev
             if (read(engine->timer_fd, &value, sizeof(value)) < 0)
                 continue;
         } else {
-            xa_stream_woken(events[i].data.ptr, now);
+            xa_back_stream_woken(events[i].data.ptr, now);
         }
     }
 }
@@ -109,8 +109,8 @@ static void *run_engine(void *user)
         uint64_t deadline = UINT64_MAX, removals = engine->removals, now;
         int count;
 
-        for (const struct xa_stream *s = engine->streams; s; s = s->next) {
-            uint64_t due = xa_stream_deadline(s);
+        for (const struct xa_back_stream *s = engine->streams; s; s = s->next) {
+            uint64_t due = xa_back_stream_deadline(s);
 
             if (due < deadline)
                 deadline = due;
@@ -129,9 +129,9 @@ static void *run_engine(void *user)
             handle_events(engine, events, count, now);
         if (now >= armed)
             armed = UINT64_MAX;
-        for (struct xa_stream *s = engine->streams; s; s = s->next)
-            if (xa_stream_deadline(s) <= now)
-                xa_stream_run(s, now);
+        for (struct xa_back_stream *s = engine->streams; s; s = s->next)
+            if (xa_back_stream_deadline(s) <= now)
+                xa_back_stream_run(s, now);
     }
     pthread_mutex_unlock(&engine->mutex);
     return NULL;
@@ -227,7 +227,7 @@ int xa_engine_fd(const struct xa_engine *engine)
 }
 
 /* Frees a stream that the engine does not know (any more). */
-static void free_stream(struct xa_stream *stream)
+static void free_stream(struct xa_back_stream *stream)
 {
     xa_pcm_free(xa_transport_close(&stream->transport, xa_monotonic_ns()));
     xa_pcm_free(stream->job.pcm);
@@ -240,11 +240,11 @@ static void free_stream(struct xa_stream *stream)
     free(stream);
 }
 
-int xa_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
-                      const struct xa_stream_config *config, struct xa_stream **stream,
-                      const char **failed)
+int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
+                           const struct xa_back_stream_config *config,
+                           struct xa_back_stream **stream, const char **failed)
 {
-    struct xa_stream *s = calloc(1, sizeof(*s));
+    struct xa_back_stream *s = calloc(1, sizeof(*s));
     uint16_t domid = config->domid;
     int error;
 
@@ -305,10 +305,10 @@ fail:
     return error;
 }
 
-void xa_stream_disconnect(struct xa_stream *stream)
+void xa_back_stream_disconnect(struct xa_back_stream *stream)
 {
     struct xa_engine *engine = stream->engine;
-    struct xa_stream **at = &engine->streams;
+    struct xa_back_stream **at = &engine->streams;
 
     pthread_mutex_lock(&engine->mutex);
     while (*at != stream)
@@ -322,16 +322,16 @@ void xa_stream_disconnect(struct xa_stream *stream)
     free_stream(stream);
 }
 
-void xa_stream_read_stats(struct xa_stream *stream, struct xa_stream_stats *stats)
+void xa_back_stream_read_stats(struct xa_back_stream *stream, struct xa_back_stream_stats *stats)
 {
     struct xa_transport *t = &stream->transport;
 
     pthread_mutex_lock(&stream->engine->mutex);
     *stats = stream->stats;
-    stats->state = stream->busy ? XA_STREAM_BUSY
-                   : !t->pcm    ? XA_STREAM_CLOSED
-                   : t->started ? XA_STREAM_RUNNING
-                                : XA_STREAM_OPEN;
+    stats->state = stream->busy ? XA_BACK_STREAM_BUSY
+                   : !t->pcm    ? XA_BACK_STREAM_CLOSED
+                   : t->started ? XA_BACK_STREAM_RUNNING
+                                : XA_BACK_STREAM_OPEN;
     stats->frames_in = t->frames_in;
     stats->frames_out = t->frames_out;
     stats->frames_silent = t->frames_silent;
@@ -349,8 +349,8 @@ void xa_stream_read_stats(struct xa_stream *stream, struct xa_stream_stats *stat
     pthread_mutex_unlock(&stream->engine->mutex);
 }
 
-uint32_t xa_stream_read_trace(struct xa_stream *stream, struct xa_trace_point *points,
-                              uint32_t most)
+uint32_t xa_back_stream_read_trace(struct xa_back_stream *stream, struct xa_trace_point *points,
+                                   uint32_t most)
 {
     uint32_t count = 0;
 

@@ -5,8 +5,8 @@
  *
  * The control plane connects a stream when a frontend has published its rings, reads its
  * statistics, and disconnects it. Nothing here calls back: the engine makes xa_engine_fd readable
- * when a stream has something to tell (xa_stream_stats.broken). All functions may be called from
- * any thread but the engine's; those that may block say so.
+ * when a stream has something to tell (xa_back_stream_stats.broken). All functions may be called
+ * from any thread but the engine's; those that may block say so.
  */
 #ifndef XA_BACKEND_ENGINE_H
 #define XA_BACKEND_ENGINE_H
@@ -19,7 +19,7 @@
 
 /* cffi: begin */
 struct xa_engine;
-struct xa_stream;
+struct xa_back_stream;
 
 /* Starts the engine's thread. NULL with errno set. */
 struct xa_engine *xa_engine_new(void);
@@ -30,7 +30,7 @@ void xa_engine_free(struct xa_engine *engine);
 /* An eventfd that becomes readable when a stream broke; read 8 octets from it to clear it. */
 int xa_engine_fd(const struct xa_engine *engine);
 
-struct xa_stream_config {
+struct xa_back_stream_config {
     uint16_t domid; /* the guest */
     bool capture;
     uint32_t ring_ref, event_channel;
@@ -44,26 +44,26 @@ struct xa_stream_config {
  * the hypervisor does. 0 with *stream set, or a negative errno value; *failed then says what
  * failed. `hv` must outlive the stream.
  */
-int xa_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
-                      const struct xa_stream_config *config, struct xa_stream **stream,
-                      const char **failed);
+int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
+                           const struct xa_back_stream_config *config,
+                           struct xa_back_stream **stream, const char **failed);
 
 /*
  * Takes the stream from the engine, closes what is open, unmaps and unbinds, and frees it. Blocks
  * for as long as closing its output and a job in progress take.
  */
-void xa_stream_disconnect(struct xa_stream *stream);
+void xa_back_stream_disconnect(struct xa_back_stream *stream);
 
-enum xa_stream_state {
-    XA_STREAM_CLOSED,  /* no PCM is open */
-    XA_STREAM_BUSY,    /* opening or closing */
-    XA_STREAM_OPEN,    /* opened, stopped or paused */
-    XA_STREAM_RUNNING, /* started */
+enum xa_back_stream_state {
+    XA_BACK_STREAM_CLOSED,  /* no PCM is open */
+    XA_BACK_STREAM_BUSY,    /* opening or closing */
+    XA_BACK_STREAM_OPEN,    /* opened, stopped or paused */
+    XA_BACK_STREAM_RUNNING, /* started */
 };
 
 /* Amounts count from the connection, unless they say otherwise. */
-struct xa_stream_stats {
-    enum xa_stream_state state;
+struct xa_back_stream_stats {
+    enum xa_back_stream_state state;
     /* Why the stream is of no use any more, in words for a log; NULL while it is well. The control
      * plane then closes the device. */
     const char *broken;
@@ -96,7 +96,7 @@ struct xa_stream_stats {
 };
 
 /* A consistent copy of the statistics. `peak` begins anew. */
-void xa_stream_read_stats(struct xa_stream *stream, struct xa_stream_stats *stats);
+void xa_back_stream_read_stats(struct xa_back_stream *stream, struct xa_back_stream_stats *stats);
 
 /* A point of a PCM's history, taken whenever its position is looked at. */
 struct xa_trace_point {
@@ -108,8 +108,8 @@ struct xa_trace_point {
 
 /* Takes up to `most` of the points recorded since the last call, oldest first; their number. The
  * engine keeps the last 4096. */
-uint32_t xa_stream_read_trace(struct xa_stream *stream, struct xa_trace_point *points,
-                              uint32_t most);
+uint32_t xa_back_stream_read_trace(struct xa_back_stream *stream, struct xa_trace_point *points,
+                                   uint32_t most);
 /* cffi: end */
 
 #endif

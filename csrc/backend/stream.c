@@ -18,7 +18,7 @@
 #define THROTTLE (10 * MS)
 #define REQUESTS_AT_ONCE 32
 
-static void break_stream(struct xa_stream *s, const char *why)
+static void break_stream(struct xa_back_stream *s, const char *why)
 {
     if (s->stats.broken)
         return;
@@ -27,7 +27,7 @@ static void break_stream(struct xa_stream *s, const char *why)
     xa_engine_tell(s->engine);
 }
 
-static void notify(struct xa_stream *s, uint32_t port)
+static void notify(struct xa_back_stream *s, uint32_t port)
 {
     if (xa_evtchn_notify(s->evtchn, port) < 0)
         break_stream(s, "its event channel cannot be notified");
@@ -58,7 +58,7 @@ static int32_t status_of(int error)
 }
 
 /* Puts a response; the caller pushes it. */
-static void respond(struct xa_stream *s, const struct xensnd_req *request, int32_t status,
+static void respond(struct xa_back_stream *s, const struct xensnd_req *request, int32_t status,
                     const struct xensnd_query_hw_param *ranges)
 {
     struct xensnd_resp response = {
@@ -77,7 +77,7 @@ static void respond(struct xa_stream *s, const struct xensnd_req *request, int32
         break_stream(s, "a response has no request");
 }
 
-static void refuse(struct xa_stream *s, const struct xensnd_req *request, int32_t status,
+static void refuse(struct xa_back_stream *s, const struct xensnd_req *request, int32_t status,
                    const char *why, uint32_t value)
 {
     s->stats.last_error_why = why;
@@ -85,13 +85,13 @@ static void refuse(struct xa_stream *s, const struct xensnd_req *request, int32_
     respond(s, request, status, NULL);
 }
 
-static void push(struct xa_stream *s)
+static void push(struct xa_back_stream *s)
 {
     if (xa_back_ring_push(&s->ring))
         notify(s, s->ring_port);
 }
 
-static void finish(struct xa_stream *s, int32_t status)
+static void finish(struct xa_back_stream *s, int32_t status)
 {
     s->busy = XA_BUSY_NOT;
     respond(s, &s->request, status, NULL);
@@ -100,7 +100,7 @@ static void finish(struct xa_stream *s, int32_t status)
 }
 
 /* Starts a job for the request in s->request. */
-static void start_job(struct xa_stream *s, bool open, uint64_t now)
+static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
 {
     int error;
 
@@ -129,7 +129,7 @@ static void start_job(struct xa_stream *s, bool open, uint64_t now)
     }
 }
 
-static void finish_job(struct xa_stream *s)
+static void finish_job(struct xa_back_stream *s)
 {
     s->job_running = s->job_done = false;
     if (s->job_abandoned) {
@@ -162,7 +162,7 @@ static void finish_job(struct xa_stream *s)
     finish(s, s->job.open ? status_of(s->job.error) : 0);
 }
 
-static void handle_open(struct xa_stream *s, const struct xensnd_req *request, uint64_t now)
+static void handle_open(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
 {
     struct xa_pcm_params params;
     const char *why;
@@ -181,7 +181,7 @@ static void handle_open(struct xa_stream *s, const struct xensnd_req *request, u
     }
 }
 
-static void handle_close(struct xa_stream *s, const struct xensnd_req *request, uint64_t now)
+static void handle_close(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
 {
     if (!s->transport.pcm) {
         respond(s, request, 0, NULL);
@@ -197,7 +197,7 @@ static void handle_close(struct xa_stream *s, const struct xensnd_req *request, 
     s->events_poll_at = now;
 }
 
-static void send_position(struct xa_stream *s)
+static void send_position(struct xa_back_stream *s)
 {
     int sent;
 
@@ -214,7 +214,7 @@ static void send_position(struct xa_stream *s)
     }
 }
 
-static void record(struct xa_stream *s, uint64_t now)
+static void record(struct xa_back_stream *s, uint64_t now)
 {
     const struct xa_transport *t = &s->transport;
     uint32_t frame = t->pcm->params.frame_octets;
@@ -229,7 +229,7 @@ static void record(struct xa_stream *s, uint64_t now)
     };
 }
 
-static void advance(struct xa_stream *s, uint64_t now)
+static void advance(struct xa_back_stream *s, uint64_t now)
 {
     uint64_t moved = s->transport.moved;
 
@@ -239,7 +239,7 @@ static void advance(struct xa_stream *s, uint64_t now)
         record(s, now);
 }
 
-static void handle(struct xa_stream *s, const struct xensnd_req *request, uint64_t now)
+static void handle(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
 {
     struct xensnd_query_hw_param ranges;
     int status;
@@ -297,7 +297,7 @@ static void handle(struct xa_stream *s, const struct xensnd_req *request, uint64
     }
 }
 
-static void refill_tokens(struct xa_stream *s, uint64_t now)
+static void refill_tokens(struct xa_back_stream *s, uint64_t now)
 {
     uint64_t ms = (now - s->tokens_at) / MS;
 
@@ -311,7 +311,7 @@ static void refill_tokens(struct xa_stream *s, uint64_t now)
         s->tokens = TOKENS_MOST;
 }
 
-static void throttle(struct xa_stream *s, uint64_t now)
+static void throttle(struct xa_back_stream *s, uint64_t now)
 {
     s->throttled = true;
     s->throttled_until = now + THROTTLE;
@@ -319,7 +319,7 @@ static void throttle(struct xa_stream *s, uint64_t now)
     xa_engine_listen(s, false);
 }
 
-static void serve_requests(struct xa_stream *s, uint64_t now)
+static void serve_requests(struct xa_back_stream *s, uint64_t now)
 {
     s->more = false;
     for (unsigned n = 0; !s->busy && !s->stats.broken; n++) {
@@ -351,7 +351,7 @@ static void serve_requests(struct xa_stream *s, uint64_t now)
         throttle(s, now);
 }
 
-void xa_stream_woken(struct xa_stream *s, uint64_t now)
+void xa_back_stream_woken(struct xa_back_stream *s, uint64_t now)
 {
     uint32_t port;
     int pending;
@@ -377,7 +377,7 @@ void xa_stream_woken(struct xa_stream *s, uint64_t now)
 }
 
 /* CLOSE may be answered when the frontend has seen every event, or has had time enough. */
-static void wait_for_events(struct xa_stream *s, uint64_t now)
+static void wait_for_events(struct xa_back_stream *s, uint64_t now)
 {
     int drained = s->has_events ? xa_evtpage_back_drained(&s->events) : 1;
 
@@ -389,7 +389,7 @@ static void wait_for_events(struct xa_stream *s, uint64_t now)
         s->events_poll_at = now + EVENTS_POLL;
 }
 
-void xa_stream_run(struct xa_stream *s, uint64_t now)
+void xa_back_stream_run(struct xa_back_stream *s, uint64_t now)
 {
     if (s->job_done)
         finish_job(s);
@@ -424,7 +424,7 @@ void xa_stream_run(struct xa_stream *s, uint64_t now)
         serve_requests(s, now);
 }
 
-uint64_t xa_stream_deadline(const struct xa_stream *s)
+uint64_t xa_back_stream_deadline(const struct xa_back_stream *s)
 {
     uint64_t deadline = UINT64_MAX, transport;
 

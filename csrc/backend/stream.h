@@ -26,11 +26,11 @@ enum xa_busy {
     XA_BUSY_EVENTS, /* CLOSE waits for the frontend to consume the events sent */
 };
 
-struct xa_stream {
-    struct xa_stream *next; /* in the engine's list */
+struct xa_back_stream {
+    struct xa_back_stream *next; /* in the engine's list */
     struct xa_engine *engine;
     struct xa_hv *hv;
-    struct xa_stream_config config;
+    struct xa_back_stream_config config;
 
     struct xa_map *ring_map, *evt_map;
     struct xa_evtchn *evtchn;
@@ -56,25 +56,25 @@ struct xa_stream {
     uint64_t throttled_until;
     bool more; /* requests were left in the ring */
 
-    struct xa_stream_stats stats;
+    struct xa_back_stream_stats stats;
     struct xa_trace_point trace[XA_TRACE_POINTS];
     uint32_t trace_put, trace_got;
 };
 
 /* The guest's event channel fired. */
-void xa_stream_woken(struct xa_stream *stream, uint64_t now);
+void xa_back_stream_woken(struct xa_back_stream *stream, uint64_t now);
 
 /* Does whatever is due: finished jobs, samples, events, requests left over. */
-void xa_stream_run(struct xa_stream *stream, uint64_t now);
+void xa_back_stream_run(struct xa_back_stream *stream, uint64_t now);
 
-/* When xa_stream_run should be called next; 0: at once; UINT64_MAX: when something happens. */
-uint64_t xa_stream_deadline(const struct xa_stream *stream);
+/* When xa_back_stream_run should be called next; 0: at once; UINT64_MAX: when something happens. */
+uint64_t xa_back_stream_deadline(const struct xa_back_stream *stream);
 
 /* The job's thread tells (without the mutex) that the job is done. Implemented by the engine. */
 void xa_engine_job_done(void *stream, struct xa_job *job);
 
 /* Stops or resumes listening to the stream's event channel. */
-void xa_engine_listen(struct xa_stream *stream, bool listen);
+void xa_engine_listen(struct xa_back_stream *stream, bool listen);
 
 /* Tells the control plane that the stream broke. */
 void xa_engine_tell(struct xa_engine *engine);
