@@ -9,7 +9,8 @@
  * Calls here may block for as long as the hypervisor takes (microseconds on Xen, about a millisecond
  * on the stand-in), except those marked "never blocks". They are for set-up, not for the sample path.
  * Different objects may be used by different threads at once; one object by one thread at a time.
- * Errors are negative errno values.
+ * Errors are negative errno values. -ENODEV: there is no such hypervisor (no Xen here, or the
+ * stand-in's domain is gone). On the stand-in, -ETIMEDOUT: no answer in 2 s.
  */
 #ifndef XA_HV_HV_H
 #define XA_HV_HV_H
@@ -35,7 +36,11 @@ void xa_hv_close(struct xa_hv *hv);
 /* The address, as given. */
 const char *xa_hv_address(const struct xa_hv *hv);
 
-/* Connects to XenStore: a file descriptor for xa_store_new, or a negative errno value. */
+/*
+ * Connects to XenStore: a file descriptor for xa_store_new, or a negative errno value. On Xen that is
+ * xenstored's socket (the environment's XENSTORED_PATH and nothing else when it is set, else the usual
+ * place), or /dev/xen/xenbus where this domain runs no xenstored.
+ */
 int xa_hv_connect_store(struct xa_hv *hv);
 
 /*
@@ -71,8 +76,10 @@ int xa_evtchn_alloc_unbound(struct xa_evtchn *evtchn, uint16_t remote, uint32_t 
 /* Binds to `remote_port` of `remote`. The new port fires once at once, as on Linux. */
 int xa_evtchn_bind_interdomain(struct xa_evtchn *evtchn, uint16_t remote, uint32_t remote_port,
                                uint32_t *port);
+/* -ENOTCONN when the port is not one of the handle's. */
 int xa_evtchn_unbind(struct xa_evtchn *evtchn, uint32_t port);
-/* Sends an event. Never blocks. An unbound or closed peer is no error: the event goes nowhere. */
+/* Sends an event. Never blocks. An unbound or closed peer is no error: the event goes nowhere.
+ * -ENOTCONN as above. */
 int xa_evtchn_notify(struct xa_evtchn *evtchn, uint32_t port);
 /* Takes the next pending port and unmasks it: 1 with *port set, 0 when none is pending, or a negative
  * errno value. Never blocks. */

@@ -78,6 +78,12 @@ static int last_error(void)
     return errno > 0 ? -errno : -EIO;
 }
 
+/* Of opening a device. ENOENT would say that a grant or a port is not there. */
+static int open_error(void)
+{
+    return errno == ENOENT ? -ENODEV : last_error();
+}
+
 static int connect_store(struct xa_hv *hv)
 {
     static const char *const sockets[] = {"/run/xenstored/socket", "/var/run/xenstored/socket"};
@@ -94,7 +100,7 @@ static int connect_store(struct xa_hv *hv)
             return fd;
     }
     fd = open("/dev/xen/xenbus", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    return fd < 0 ? open_error() : fd;
 }
 
 static int share_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, uint32_t *grefs,
@@ -112,7 +118,7 @@ static int share_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, uint32_t
     if (new->device != NULL)
         new->base.memory = xengntshr_share_pages(new->device, remote, (int) pages, grefs, 1);
     if (new->base.memory == NULL) {
-        result = last_error();
+        result = new->device != NULL ? last_error() : open_error();
         if (new->device != NULL)
             xengntshr_close(new->device);
         free(new);
@@ -149,7 +155,7 @@ static int map_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, const uint
             xengnttab_map_domain_grant_refs(new->device, pages, remote, (uint32_t *) grefs,
                                             writable ? PROT_READ | PROT_WRITE : PROT_READ);
     if (new->base.memory == NULL) {
-        result = last_error();
+        result = new->device != NULL ? last_error() : open_error();
         if (new->device != NULL)
             xengnttab_close(new->device);
         free(new);
@@ -180,7 +186,7 @@ static int evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn)
     errno = 0;
     new->device = xenevtchn_open(&silent, 0);
     if (new->device == NULL) {
-        result = last_error();
+        result = open_error();
         free(new);
         return result;
     }
