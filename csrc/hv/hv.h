@@ -6,11 +6,11 @@
  *
  * Implementations: xen.c (libxengnttab, gntalloc, libxenevtchn) and local.c (local_wire.h).
  *
- * Calls here may block for as long as the hypervisor takes (microseconds on Xen, about a millisecond
- * on the stand-in), except those marked "never blocks". They are for set-up, not for the sample path.
- * Different objects may be used by different threads at once; one object by one thread at a time.
- * Errors are negative errno values. -ENODEV: there is no such hypervisor (no Xen here, or the
- * stand-in's domain is gone). On the stand-in, -ETIMEDOUT: no answer in 2 s.
+ * Calls here may block for as long as the hypervisor takes (microseconds on Xen, about a
+ * millisecond on the stand-in), except those marked "never blocks". They are for set-up, not for
+ * the sample path. Different objects may be used by different threads at once; one object by one
+ * thread at a time. Errors are negative errno values. -ENODEV: there is no such hypervisor (no Xen
+ * here, or the stand-in's domain is gone). On the stand-in, -ETIMEDOUT: no answer in 2 s.
  */
 #ifndef XA_HV_HV_H
 #define XA_HV_HV_H
@@ -37,9 +37,9 @@ void xa_hv_close(struct xa_hv *hv);
 const char *xa_hv_address(const struct xa_hv *hv);
 
 /*
- * Connects to XenStore: a file descriptor for xa_store_new, or a negative errno value. On Xen that is
- * xenstored's socket (the environment's XENSTORED_PATH and nothing else when it is set, else the usual
- * place), or /dev/xen/xenbus where this domain runs no xenstored.
+ * Connects to XenStore: a file descriptor for xa_store_new, or a negative errno value. On Xen that
+ * is xenstored's socket (the environment's XENSTORED_PATH and nothing else when it is set, else the
+ * usual place), or /dev/xen/xenbus where this domain runs no xenstored.
  */
 int xa_hv_connect_store(struct xa_hv *hv);
 
@@ -81,8 +81,8 @@ int xa_evtchn_unbind(struct xa_evtchn *evtchn, uint32_t port);
 /* Sends an event. Never blocks. An unbound or closed peer is no error: the event goes nowhere.
  * -ENOTCONN as above. */
 int xa_evtchn_notify(struct xa_evtchn *evtchn, uint32_t port);
-/* Takes the next pending port and unmasks it: 1 with *port set, 0 when none is pending, or a negative
- * errno value. Never blocks. */
+/* Takes the next pending port and unmasks it: 1 with *port set, 0 when none is pending, or a
+ * negative errno value. Never blocks. */
 int xa_evtchn_pending(struct xa_evtchn *evtchn, uint32_t *port);
 /* cffi: end */
 

@@ -2,16 +2,16 @@
 /*
  * What the stand-in's socket speaks beyond XenStore. xenaudio/localhv/wire.py has the other end.
  *
- * Each domain of the stand-in has one listening Unix stream socket. Every connection to it acts with
- * that domain's identity and rights, and is one of three things by its use: a XenStore connection
- * (plain xs_wire), the like of an open /dev/xen/gntalloc or /dev/xen/gntdev, or the like of an open
- * /dev/xen/evtchn. As with the device files, what a connection has made ends with it: its references
- * are ended, its mappings are no longer counted, its ports are closed.
+ * Each domain of the stand-in has one listening Unix stream socket. Every connection to it acts
+ * with that domain's identity and rights, and is one of three things by its use: a XenStore
+ * connection (plain xs_wire), the like of an open /dev/xen/gntalloc or /dev/xen/gntdev, or the like
+ * of an open /dev/xen/evtchn. As with the device files, what a connection has made ends with it:
+ * its references are ended, its mappings are no longer counted, its ports are closed.
  *
  * Framing is xs_wire's: struct xsd_sockmsg, then `len` octets. Requests have the types below and
  * tx_id 0; the reply has the same type and req_id, or is XS_ERROR with an errno name as in xs_wire.
- * Integers have the machine's byte order. File descriptors travel with SCM_RIGHTS on the first octet
- * of a reply.
+ * Integers have the machine's byte order. File descriptors travel with SCM_RIGHTS on the first
+ * octet of a reply.
  */
 #ifndef XA_HV_LOCAL_WIRE_H
 #define XA_HV_LOCAL_WIRE_H

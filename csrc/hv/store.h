@@ -5,8 +5,8 @@
  * stand-in's.
  *
  * A request is queued and its reply arrives through a function given with it, in order, from within
- * xa_store_process. Watches arrive through the function given to xa_store_new. Both may queue further
- * requests; neither may free the store. One thread at a time.
+ * xa_store_process. Watches arrive through the function given to xa_store_new. Both may queue
+ * further requests; neither may free the store. One thread at a time.
  *
  * A request is written when it is made, as far as the descriptor takes it without blocking
  * (/dev/xen/xenbus never polls as writable); what is left is written by xa_store_process.
@@ -25,10 +25,10 @@
 struct xa_store;
 
 /*
- * A reply. `error` is 0 or a negative errno value (the server's, -EIO when it names one that xs_wire
- * does not have, or -EPIPE for every request still unanswered when the connection ends). `data` is
- * valid during the call only, `length` octets followed by one 0 that is not counted; a directory's
- * entries and a node's permissions each end in a 0.
+ * A reply. `error` is 0 or a negative errno value (the server's, -EIO when it names one that
+ * xs_wire does not have, or -EPIPE for every request still unanswered when the connection ends).
+ * `data` is valid during the call only, `length` octets followed by one 0 that is not counted; a
+ * directory's entries and a node's permissions each end in a 0.
  */
 typedef void (*xa_store_reply_fn)(void *user, int error, const char *data, size_t length);
 
@@ -50,10 +50,10 @@ bool xa_store_wants_write(const struct xa_store *store);
 /*
  * Reads and writes what can be without blocking, and gives out replies and watches. 0, or: -EPIPE
  * the server closed the connection; -EPROTO it sent what is not xs_wire (an unknown request id, a
- * length over XENSTORE_PAYLOAD_MAX, a string without its end); another errno of read or write. After
- * an error the store is dead: every later request is refused with -EPIPE. Called from within one of
- * its own callbacks it does nothing: -EBUSY. It reads a bounded amount: while the descriptor is still
- * readable, call it again.
+ * length over XENSTORE_PAYLOAD_MAX, a string without its end); another errno of read or write.
+ * After an error the store is dead: every later request is refused with -EPIPE. Called from within
+ * one of its own callbacks it does nothing: -EBUSY. It reads a bounded amount: while the descriptor
+ * is still readable, call it again.
  */
 int xa_store_process(struct xa_store *store);
 
@@ -91,8 +91,8 @@ int xa_store_unwatch(struct xa_store *store, const char *path, const char *token
 /* The reply's data is the transaction's id in decimal. */
 int xa_store_transaction_start(struct xa_store *store, xa_store_reply_fn fn, void *user);
 /* -EAGAIN in the reply: someone else changed what was read; begin the transaction again. */
-int xa_store_transaction_end(struct xa_store *store, uint32_t tx, bool commit,
-                             xa_store_reply_fn fn, void *user);
+int xa_store_transaction_end(struct xa_store *store, uint32_t tx, bool commit, xa_store_reply_fn fn,
+                             void *user);
 /* cffi: end */
 
 #endif
