@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <sndfile.h>
 #include <stdlib.h>
+#include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -168,17 +170,37 @@ static int wrap(int fd, int mode, SF_INFO *info, const struct xa_format *format,
     return 0;
 }
 
+/* libsndfile's format for a new file: FLAC by the name's ending, else WAV. 0: it cannot hold the
+ * wire format exactly. */
+static int file_format(const char *path, const struct xa_format *format)
+{
+    size_t length = strlen(path);
+    int subtype = wav_subtype(format);
+
+    if (length < 5 || strcasecmp(path + length - 5, ".flac") != 0)
+        return subtype ? SF_FORMAT_WAV | subtype : 0;
+    switch (subtype) {
+    case SF_FORMAT_PCM_U8:
+        return SF_FORMAT_FLAC | SF_FORMAT_PCM_S8;
+    case SF_FORMAT_PCM_16:
+    case SF_FORMAT_PCM_24:
+        return SF_FORMAT_FLAC | subtype;
+    default:
+        return 0;
+    }
+}
+
 int xa_soundfile_create(const char *path, bool exclusive, const struct xa_format *format,
                         uint32_t rate, uint32_t channels, struct xa_soundfile **file)
 {
     SF_INFO info = {
         .samplerate = (int) rate,
         .channels = (int) channels,
-        .format = SF_FORMAT_WAV | wav_subtype(format),
+        .format = file_format(path, format),
     };
     int fd;
 
-    if (!wav_subtype(format) || !sf_format_check(&info))
+    if (info.format == 0 || !sf_format_check(&info))
         return -ENOTSUP;
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (exclusive ? O_EXCL : O_TRUNC), 0644);
     if (fd < 0)

@@ -11,6 +11,7 @@
 
 #include "sndif/format.h"
 
+/* cffi: begin */
 struct xa_soundfile;
 
 struct xa_soundfile_info {
@@ -23,8 +24,9 @@ struct xa_soundfile_info {
 /* Whether a WAV file can hold the format exactly: every PCM format but IEC 60958 subframes. */
 bool xa_soundfile_holds(const struct xa_format *format);
 
-/* Creates (or truncates; with `exclusive`, refuses with -EEXIST) a WAV file for frames of this
- * kind. 0 or a negative errno value. */
+/* Creates (or truncates; with `exclusive`, refuses with -EEXIST) a file for frames of this kind:
+ * FLAC when the name ends in .flac, else WAV. 0; -ENOTSUP when the file cannot hold the format
+ * exactly (FLAC: whole numbers of at most 24 bits); or another negative errno value. */
 int xa_soundfile_create(const char *path, bool exclusive, const struct xa_format *format,
                         uint32_t rate, uint32_t channels, struct xa_soundfile **file);
 
@@ -51,5 +53,6 @@ void xa_soundfile_rewind(struct xa_soundfile *file);
 
 /* 0, or -EIO when not everything could be written. */
 int xa_soundfile_close(struct xa_soundfile *file);
+/* cffi: end */
 
 #endif
