@@ -25,12 +25,23 @@ HEADERS = [
     "sndif/format.h",
     "hv/store.h",
     "hv/hv.h",
+    "frontend/config.h",
+    "frontend/stream.h",
+    "frontend/card.h",
+    "backend/caps.h",
+    "backend/endpoint.h",
+    "backend/engine.h",
+    "backend/soundfile.h",
 ]
 
 # Python functions that C calls: (result, name, arguments).
 CALLBACKS = """
 extern "Python" void xa_py_store_reply(void *user, int error, const char *data, size_t length);
 extern "Python" void xa_py_store_watch(void *user, const char *path, const char *token);
+extern "Python" void xa_py_card(void *user, enum xa_card_state state, int reason,
+                                const char *text);
+extern "Python" void xa_py_stream(void *user, struct xa_stream *stream, enum xa_stream_event event,
+                                  int error);
 """
 
 # pkg-config module -> (what it is for, macro that compiles it in)
