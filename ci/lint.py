@@ -130,7 +130,10 @@ def lint() -> Iterator[Result]:
     yield _of_command("ruff check", [ruff, "check", "--output-format=concise", "."])
     yield _of_command("ruff format", [ruff, "format", "--check", "."])
     yield _of_command("mypy --strict", [mypy, "--strict"])
-    yield _of_command("clang-format", ["clang-format", "--dry-run", "-Werror", *c_files, *headers])
+    yield _of_command(
+        "clang-format",
+        ["clang-format", "--dry-run", "-Werror", "--ferror-limit=3", *c_files, *headers],
+    )
     yield _clang_tidy(c_files)
     yield _of_command("shellcheck", ["shellcheck", *shell_scripts(paths)])
     yield _of_findings("licence lines", without_licence(paths))

@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import xenaudio
+from xenaudio.core.errors import XenAudioError
+
+log = logging.getLogger(__name__)
 
 COMMANDS: tuple[ModuleType, ...] = ()
 
@@ -58,9 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except XenAudioError as error:
+        log.debug("where it failed", exc_info=True)
+        print(f"xenaudio: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # The reader of our output has gone. Python's own flush at exit must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        log.debug("where it failed", exc_info=True)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"xenaudio: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     return status
 
