@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One vsnd device of one guest: the backend's part of the XenBus handshake.
+
+A Device is a task of its own. Watches wake it; each time it reads the states at both ends afresh
+and does the one thing that they call for. The engine serves a connected device's streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from xenaudio.backend.cardconfig import ConfigError, StreamNodes, parse_card
+from xenaudio.backend.pace import Pace
+from xenaudio.backend.routes import Routes, StreamPlace
+from xenaudio.core.engine import BackendStream, Engine, StreamSetup
+from xenaudio.core.errors import ClosedError, DeniedError, NotFoundError, XenAudioError
+from xenaudio.core.hv import Hypervisor
+from xenaudio.core.store import Store
+from xenaudio.core.xenbus import XenbusState
+
+log = logging.getLogger(__name__)
+
+# xl must have time to read our state 2 at a live attach, or it waits 10 s for it and fails.
+INIT_WAIT_SECONDS = 0.2
+# A frontend that shows 5 and then nothing is being unloaded, and waits for our state 2; one that
+# does not follow us to 5 is not going to.
+CLOSING_SECONDS = 0.5
+
+
+class StatsLog(Protocol):
+    """Where a stream's statistics go before it ends."""
+
+    def record(self, stream: LiveStream) -> None:
+        """Take the statistics of a stream."""
+
+
+@dataclass(frozen=True)
+class LiveStream:
+    """A stream of a connected device."""
+
+    place: StreamPlace
+    nodes: StreamNodes
+    route: str
+    backend: BackendStream
+
+    def __str__(self) -> str:
+        kind = "capture" if self.nodes.capture else "playback"
+        return f"{kind} {self.place.pcm}/{self.place.stream}"
+
+
+class Device:
+    """One device, from the moment its backend directory is seen until it is gone."""
+
+    def __init__(
+        self,
+        store: Store,
+        hv: Hypervisor,
+        engine: Engine,
+        routes: Routes,
+        path: str,
+        pace: Pace,
+        stats_log: StatsLog | None = None,
+    ) -> None:
+        """`path` is the backend's directory; `pace` limits the guest's handshakes."""
+        self.path = path
+        self.guest_id = int(path.split("/")[-2])
+        self.devid = int(path.split("/")[-1])
+        self.guest = f"domain {self.guest_id}"
+        self.streams: list[LiveStream] = []
+        self._store = store
+        self._hv = hv
+        self._engine = engine
+        self._routes = routes
+        self._pace = pace
+        self._stats_log = stats_log
+        self._changed = asyncio.Event()
+        self._state = XenbusState.UNKNOWN  # what we last wrote
+        self._since = 0.0  # when
+        self._frontend = ""
+        self._frontend_connected = False
+        self._broken = False
+        self._suspect = False
+        self._tokens: list[str] = []
+
+    def __str__(self) -> str:
+        return f"{self.guest} vsnd {self.devid}"
+
+    def wake(self, _path: str = "") -> None:
+        """Have the device look at the store again."""
+        self._changed.set()
+
+    def suspect(self) -> None:
+        """Have the device look at its streams: one, of this or another device, broke."""
+        self._suspect = True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Serve the device until its directory is gone or the task is cancelled."""
+        try:
+            await self._begin()
+            while True:
+                self._changed.clear()
+                wait = await self._step()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), wait)
+        except NotFoundError:
+            log.debug("%s: its nodes are gone", self)
+        except (ClosedError, DeniedError) as error:
+            log.error("%s: not served any more: %s", self, error)
+        finally:
+            await asyncio.shield(self._disconnect())
+            await self._unwatch()
+
+    async def stop(self) -> None:
+        """Close the device because the service stops: tell the frontend and give it a moment.
+
+        To be called when `run` has ended.
+        """
+        try:
+            if not await self._online():
+                return
+            await self._set_state(XenbusState.CLOSING)
+            token = await self._store.watch(f"{self._frontend}/state", self.wake)
+            while (left := self._left(CLOSING_SECONDS)) > 0:
+                self._changed.clear()
+                if await self._frontend_state() not in (
+                    XenbusState.INITIALISED,
+                    XenbusState.CONNECTED,
+                ):
+                    break
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), left)
+            await self._set_state(XenbusState.CLOSED)
+            await self._store.unwatch(token)
+        except XenAudioError as error:
+            log.debug("%s: %s", self, error)
+
+    async def _begin(self) -> None:
+        self._frontend = await self._store.read(f"{self.path}/frontend")
+        try:
+            name = await self._store.read(f"/local/domain/{self.guest_id}/name")
+            self.guest = f"{name} ({self.guest_id})"
+        except (NotFoundError, DeniedError):
+            pass
+        self._tokens = [
+            await self._store.watch(f"{self._frontend}/state", self.wake),
+            await self._store.watch(f"{self.path}/state", self.wake),
+            await self._store.watch(f"{self.path}/online", self.wake),
+        ]
+        state = await self._own_state()
+        if state is XenbusState.CLOSED and not await self._online():
+            self._state = state
+            return
+        if state is not XenbusState.INITIALISING:
+            # A backend before us was here. 1, then 2, has the frontend negotiate anew.
+            log.info("%s: was left in state %d, beginning anew", self, state)
+            await self._set_state(XenbusState.INITIALISING)
+        await self._store.write(f"{self.path}/versions", "1,2")
+        await self._set_state(XenbusState.INIT_WAIT)
+        log.info("%s: ready", self)
+
+    async def _unwatch(self) -> None:
+        for token in self._tokens:
+            try:
+                await self._store.unwatch(token)
+            except XenAudioError:
+                return
+
+    async def _own_state(self) -> XenbusState:
+        return XenbusState.parse(await self._store.read(f"{self.path}/state"))
+
+    async def _online(self) -> bool:
+        try:
+            return await self._store.read(f"{self.path}/online") != "0"
+        except NotFoundError:
+            return True
+
+    async def _frontend_state(self) -> XenbusState:
+        try:
+            return XenbusState.parse(await self._store.read(f"{self._frontend}/state"))
+        except NotFoundError:
+            return XenbusState.UNKNOWN
+
+    async def _set_state(self, state: XenbusState) -> None:
+        # Never bring a removed directory back to life.
+        await self._store.read(f"{self.path}/state")
+        await self._store.write(f"{self.path}/state", str(int(state)))
+        log.debug("%s: backend state %d", self, state)
+        self._state = state
+        self._since = asyncio.get_running_loop().time()
+
+    def _left(self, seconds: float) -> float:
+        """Return how much of `seconds` since the last change of our state is left."""
+        return self._since + seconds - asyncio.get_running_loop().time()
+
+    async def _step(self) -> float | None:
+        """Do what the states call for; return in how many seconds to look again, if at all."""
+        front, own, online = (
+            await self._frontend_state(),
+            await self._own_state(),
+            await self._online(),
+        )
+        log.debug("%s: frontend %d, backend %d, online %s", self, front, own, online)
+        if self._suspect:
+            await self._check_streams()
+        if own is not self._state and own is XenbusState.CLOSING:
+            # The toolstack detaches the device: it wrote 5 itself and waits for 6.
+            log.info("%s: is being detached", self)
+            await self._disconnect()
+            self._state, self._since = own, asyncio.get_running_loop().time()
+        if not online:
+            return await self._step_offline(front)
+        if front is XenbusState.INITIALISING:
+            await self._step_front_initialising()
+        elif front is XenbusState.INITIALISED:
+            return await self._step_front_initialised()
+        elif front is XenbusState.CONNECTED:
+            self._frontend_connected = self._state is XenbusState.CONNECTED
+            return await self._step_front_connected()
+        elif front is XenbusState.CLOSING:
+            return await self._step_front_closing()
+        elif front in (XenbusState.CLOSED, XenbusState.UNKNOWN):
+            await self._disconnect()
+            self._broken = False
+            if self._state not in (XenbusState.CLOSED, XenbusState.INIT_WAIT):
+                await self._set_state(XenbusState.CLOSED)
+        return None
+
+    async def _step_offline(self, front: XenbusState) -> float | None:
+        """The toolstack removes the device: reach 6 when the frontend has, or soon anyway."""
+        if self._state is XenbusState.CLOSED:
+            return None
+        await self._disconnect()
+        if self._state is not XenbusState.CLOSING:
+            await self._set_state(XenbusState.CLOSING)
+        left = self._left(CLOSING_SECONDS)
+        if front in (XenbusState.CLOSED, XenbusState.UNKNOWN) or left <= 0:
+            await self._set_state(XenbusState.CLOSED)
+            log.info("%s: detached", self)
+            return None
+        return left
+
+    async def _step_front_initialising(self) -> None:
+        self._frontend_connected = False
+        if self._state is XenbusState.INIT_WAIT:
+            return
+        await self._disconnect()
+        self._broken = False
+        await self._set_state(XenbusState.INIT_WAIT)
+
+    async def _step_front_initialised(self) -> float | None:
+        if self._state is XenbusState.CONNECTED:
+            if self._frontend_connected:
+                # It began anew without closing: its old rings are void.
+                log.info("%s: the frontend began anew", self)
+                self._frontend_connected = False
+                await self._disconnect()
+                await self._set_state(XenbusState.INIT_WAIT)
+                return self._left(INIT_WAIT_SECONDS)
+            return None
+        if self._state is not XenbusState.INIT_WAIT:
+            return None
+        left = self._left(INIT_WAIT_SECONDS)
+        if left > 0:
+            return left
+        delay = self._pace.delay()
+        if delay > 0:
+            log.warning("%s: negotiates too often, made to wait %.1f s", self, delay)
+            await asyncio.sleep(delay)
+        try:
+            await self._connect()
+        except (ConfigError, XenAudioError) as error:
+            if isinstance(error, ClosedError):
+                raise
+            log.error("%s: refused: %s", self, error)
+            await self._close_broken()
+            return None
+        await self._set_state(XenbusState.CONNECTED)
+        return None
+
+    async def _step_front_connected(self) -> float | None:
+        if self._broken and self._state is XenbusState.CLOSING:
+            left = self._left(CLOSING_SECONDS)
+            if left > 0:
+                return left
+            await self._set_state(XenbusState.CLOSED)
+        return None
+
+    async def _step_front_closing(self) -> float | None:
+        await self._disconnect()
+        self._frontend_connected = False
+        if self._state in (XenbusState.INIT_WAIT, XenbusState.CLOSED):
+            return None
+        if self._state is not XenbusState.CLOSING:
+            await self._set_state(XenbusState.CLOSING)
+        left = self._left(CLOSING_SECONDS)
+        if left > 0:
+            return left
+        await self._set_state(XenbusState.INIT_WAIT)
+        return None
+
+    async def _connect(self) -> None:
+        card = parse_card(await self._store.read_tree(self._frontend))
+        loop = asyncio.get_running_loop()
+        for nodes in card.streams:
+            place = StreamPlace(self.guest.split(" (")[0], self.devid, nodes.pcm, nodes.stream)
+            route = self._routes.route(place, nodes.capture)
+            setup = StreamSetup(
+                domid=self.guest_id,
+                capture=nodes.capture,
+                ring_ref=nodes.ring_ref,
+                event_channel=nodes.event_channel,
+                evt_ring_ref=nodes.evt_ring_ref,
+                evt_event_channel=nodes.evt_event_channel,
+                caps=nodes.caps,
+                route=route,
+            )
+            connecting = loop.run_in_executor(None, self._engine.connect, self._hv, setup)
+            try:
+                backend = await asyncio.shield(connecting)
+            except asyncio.CancelledError:
+                # The thread goes on: what it connects is ours to disconnect.
+                self.streams.append(LiveStream(place, nodes, str(route), await connecting))
+                raise
+            except XenAudioError as error:
+                raise ConfigError(f"stream {nodes.pcm}/{nodes.stream}: {error}") from error
+            self.streams.append(LiveStream(place, nodes, str(route), backend))
+        log.info(
+            "%s: connected, card %r: %s",
+            self,
+            card.short_name,
+            ", ".join(f"{s} {'from' if s.nodes.capture else 'to'} {s.route}" for s in self.streams),
+        )
+        self._frontend_connected = False
+
+    async def _disconnect(self) -> None:
+        streams, self.streams = self.streams, []
+        loop = asyncio.get_running_loop()
+        for stream in streams:
+            if self._stats_log is not None:
+                self._stats_log.record(stream)
+            stats = stream.backend.stats()
+            await loop.run_in_executor(None, stream.backend.disconnect)
+            log.info(
+                "%s: %s ended: %d frames, %d gaps, %d bad requests",
+                self,
+                stream,
+                stats.frames_out,
+                stats.xruns,
+                stats.bad_requests,
+            )
+
+    async def _close_broken(self) -> None:
+        self._broken = True
+        await self._disconnect()
+        await self._set_state(XenbusState.CLOSING)
+        self.wake()
+
+    async def _check_streams(self) -> None:
+        """Close the device if one of its streams broke."""
+        self._suspect = False
+        for stream in self.streams:
+            broken = stream.backend.stats().broken
+            if broken:
+                log.error(
+                    "%s: %s: %s: the device is closed; the guest's driver is faulty or hostile",
+                    self,
+                    stream,
+                    broken,
+                )
+                await self._close_broken()
+                return

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`xenaudio serve`: the backend service, in dom0 or a sound domain."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import ExitStack
+
+from xenaudio.backend.logformat import set_up
+from xenaudio.backend.routes import RouteError, Routes, parse_route
+from xenaudio.backend.service import Service
+from xenaudio.backend.statslog import JsonStatsLog
+from xenaudio.core.hv import Hypervisor
+
+DESCRIPTION = """\
+Serve the sound devices (vsnd) of all guests until stopped with SIGTERM or Ctrl-C.
+
+A route is `null` (nowhere; silence) or `file:PATH`. What guests play goes to a WAV file at PATH or,
+when PATH is a folder, to a file in it for each stream. Nothing is overwritten: -2, -3, ... is put
+before .wav. What guests record comes from the WAV or FLAC file at PATH, followed by silence; with
+`loop:PATH` it begins again.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve the guests' sound devices: the backend",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--hv",
+        metavar="ADDRESS",
+        help="'xen', or the socket of a domain of the stand-in (default: $XENAUDIO_HV, else xen)",
+    )
+    parser.add_argument(
+        "--output", metavar="ROUTE", default="null", help="where guests play to (default: null)"
+    )
+    parser.add_argument(
+        "--input", metavar="ROUTE", default="null", help="what guests record from (default: null)"
+    )
+    parser.add_argument("--json-log", action="store_true", help="log JSON objects, one a line")
+    parser.add_argument(
+        "--stats", metavar="FILE", help="append the streams' statistics to FILE, as JSON lines"
+    )
+    parser.set_defaults(run=run)
+
+
+async def _serve(args: argparse.Namespace, routes: Routes, stats_log: JsonStatsLog | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with Hypervisor(args.hv) as hv:
+        await Service(hv, routes, stats_log).run(stop)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    set_up(args.json_log, logging.DEBUG if args.verbose > 0 else logging.INFO)
+    try:
+        routes = Routes(parse_route(args.output, False), parse_route(args.input, True))
+    except RouteError as error:
+        print(f"xenaudio serve: {error}", file=sys.stderr)
+        return 1
+    with ExitStack() as stack:
+        stats_log = None
+        if args.stats:
+            stats_log = JsonStatsLog(stack.enter_context(open(args.stats, "a", encoding="utf-8")))
+        asyncio.run(_serve(args, routes, stats_log))
+    return 0
