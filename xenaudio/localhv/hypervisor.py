@@ -108,7 +108,6 @@ class LocalHypervisor:
         _raise_fd_limit()
         self._open_directory()
         try:
-            check_socket_path(self.directory / CONTROL)
             dom0 = Domain(self, "Domain-0", 0, str(uuid.UUID(int=0)), self.directory / "dom0")
             dom0.introduced = True
             self._domains[0] = self._names[dom0.name] = dom0
@@ -140,6 +139,7 @@ class LocalHypervisor:
     def _open_directory(self) -> None:
         if self._temporary:
             self.directory = Path(tempfile.mkdtemp(prefix="xa", dir="/tmp"))
+        check_socket_path(self.directory / CONTROL)
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = self.directory.lstat()
