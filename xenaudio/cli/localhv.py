@@ -45,7 +45,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
     def command(name: str, text: str, func: Any) -> argparse.ArgumentParser:
         added = commands.add_parser(name, parents=[common], help=text, description=text)
-        added.set_defaults(func=func)
+        added.set_defaults(run=func)
         return added
 
     def named(name: str, text: str, func: Any) -> argparse.ArgumentParser:
@@ -309,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="xenaudio localhv")
     add_commands(parser)
     args = parser.parse_args(argv)
-    code: int = args.func(args)
+    code: int = args.run(args)
     return code
 
 

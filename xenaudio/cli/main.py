@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import xenaudio
+from xenaudio.cli import demo, localhv, play, record, serve
 from xenaudio.core.errors import XenAudioError
 
 log = logging.getLogger(__name__)
 
-COMMANDS: tuple[ModuleType, ...] = ()
+COMMANDS: tuple[ModuleType, ...] = (demo, localhv, serve, play, record)
 
 EPILOG = """\
 begin with:
