@@ -371,7 +371,7 @@ class Player:
             },
             "cpu_s": (usage.ru_utime + usage.ru_stime) - (begin.ru_utime + begin.ru_stime),
             "voluntary_switches": usage.ru_nvcsw - begin.ru_nvcsw,
-            # CLOCK_MONOTONIC nanoseconds, frames written, frames heard, at each position event
+            # CLOCK_MONOTONIC nanoseconds, frames written, frames heard: at position events, writes
             "trace": self._trace,
         }
 

@@ -130,8 +130,8 @@ class Stream:
         self.latency_max_frames = 0
         """The largest latency seen at a position event since OPEN."""
         self.trace: list[tuple[int, int, int]] | None = None
-        """Set it to a list to collect, at each position event: CLOCK_MONOTONIC nanoseconds, frames
-        written (or read) and frames heard (or captured)."""
+        """Set it to a list to collect, at each position event and each write: CLOCK_MONOTONIC
+        nanoseconds, frames written (or read) and frames heard (or captured)."""
 
     # The configuration
 
@@ -238,6 +238,11 @@ class Stream:
         ):
             self.trace.append((int(time_us[0]) * 1000, self.transferred_frames, int(position)))
 
+    def _note_transfer(self) -> None:
+        if self.trace is not None:
+            now = time.monotonic_ns()
+            self.trace.append((now, self.transferred_frames, self.position_frames))
+
     async def _changed(self, limit_s: float | None = None) -> bool:
         """Wait until something happens to the stream; False: nothing did within the limit."""
         waiter = asyncio.get_running_loop().create_future()
@@ -337,19 +342,24 @@ class Stream:
         self._undrained_underruns = None
         while view:
             self._raise_failure(what)
-            done = check(
-                int(lib.xa_stream_write(self._handle, ffi.from_buffer(view), len(view))), what
-            )
-            view = view[done:]
-            if done:
+            if self.state is StreamState.OPEN and self.room_frames * self.frame_octets < min(
+                len(view), self.period_frames * self.frame_octets
+            ):
+                # Not what little fits: a steady stream is to cost one request a period.
+                await self._more_room(what)
                 continue
-            if not self._started and self.room_frames == 0:
-                await self.start()
-                continue
-            self._card._schedule()
-            if not await self._changed(STALL_S) and self._started:
-                raise make_error(errno.ETIMEDOUT, f"{what}: its position stands still")
+            view = view[
+                check(int(lib.xa_stream_write(self._handle, ffi.from_buffer(view), len(view))), what) :
+            ]
         self._card._schedule()
+
+    async def _more_room(self, what: str) -> None:
+        if not self._started:
+            await self.start()
+            return
+        self._card._schedule()
+        if not await self._changed(STALL_S):
+            raise make_error(errno.ETIMEDOUT, f"{what}: its position stands still")
 
     async def drain(self) -> None:
         """Wait until the last frame written was heard."""
