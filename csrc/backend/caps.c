@@ -21,26 +21,6 @@ static bool rate_range(const struct xa_caps *caps, uint32_t min, uint32_t max, u
     return *high != 0;
 }
 
-/* Smallest and largest sample size, in octets, among the formats of a mask that is not 0. */
-static void sample_range(uint64_t formats, uint32_t *low, uint32_t *high)
-{
-    *low = UINT32_MAX;
-    *high = 0;
-    for (unsigned code = 0; code < 64; code++) {
-        const struct xa_format *format;
-
-        if (!(formats >> code & 1))
-            continue;
-        format = xa_format_by_code(code);
-        if (!format)
-            continue;
-        if (format->sample_octets < *low)
-            *low = format->sample_octets;
-        if (format->sample_octets > *high)
-            *high = format->sample_octets;
-    }
-}
-
 static uint32_t larger(uint32_t a, uint32_t b)
 {
     return a > b ? a : b;
@@ -49,6 +29,22 @@ static uint32_t larger(uint32_t a, uint32_t b)
 static uint32_t smaller(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
+}
+
+static uint32_t buffer_octets_most(const struct xa_caps *caps)
+{
+    return smaller(caps->buffer_octets_max, XA_BUFFER_MOST);
+}
+
+/* The smallest sample size, in octets, among sndif's PCM formats in a mask that is not 0. */
+static uint32_t smallest_sample(uint64_t formats)
+{
+    uint32_t least = UINT32_MAX;
+
+    for (unsigned code = 0; code < 64; code++)
+        if (formats >> code & 1)
+            least = smaller(least, xa_format_by_code(code)->sample_octets);
+    return least;
 }
 
 static uint32_t period_frames_min(uint32_t rate)
@@ -61,21 +57,20 @@ static uint32_t period_frames_min(uint32_t rate)
 int xa_caps_narrow(const struct xa_caps *caps, struct xensnd_query_hw_param *ranges)
 {
     struct xensnd_query_hw_param r = *ranges;
-    uint32_t sample_low, sample_high, buffer_most;
+    uint32_t buffer_most;
 
     r.formats &= caps->formats & xa_format_all_mask();
     if (!r.formats)
         return -XEN_EINVAL;
     if (!rate_range(caps, r.rates.min, r.rates.max, &r.rates.min, &r.rates.max))
         return -XEN_EINVAL;
-    r.channels.min = larger(r.channels.min, caps->channels_min);
+    r.channels.min = larger(larger(r.channels.min, caps->channels_min), 1);
     r.channels.max = smaller(r.channels.max, caps->channels_max);
     if (r.channels.min > r.channels.max)
         return -XEN_EINVAL;
 
     /* The widest buffer, in frames, is that of the smallest frame still possible. */
-    sample_range(r.formats, &sample_low, &sample_high);
-    buffer_most = caps->buffer_octets_max / (sample_low * r.channels.min);
+    buffer_most = buffer_octets_most(caps) / (smallest_sample(r.formats) * r.channels.min);
     r.period.min = larger(r.period.min, period_frames_min(r.rates.min));
     r.period.max = smaller(r.period.max, buffer_most / 2);
     r.buffer.min = larger(r.buffer.min, 2 * smaller(r.period.min, UINT32_MAX / 2));
@@ -111,13 +106,14 @@ int xa_caps_check_open(const struct xa_caps *caps, const struct xensnd_open_req 
         return -XEN_EINVAL;
     }
     *value = open->pcm_channels;
-    if (open->pcm_channels < caps->channels_min || open->pcm_channels > caps->channels_max) {
+    if (open->pcm_channels == 0 || open->pcm_channels < caps->channels_min ||
+        open->pcm_channels > caps->channels_max) {
         *why = "a number of channels that the card's configuration does not allow";
         return -XEN_EINVAL;
     }
     frame = xa_format_frame_octets(format, open->pcm_channels);
     *value = open->buffer_sz;
-    if (open->buffer_sz > caps->buffer_octets_max) {
+    if (open->buffer_sz > buffer_octets_most(caps)) {
         *why = "a larger buffer than allowed";
         return -XEN_EINVAL;
     }

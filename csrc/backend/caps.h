@@ -19,13 +19,16 @@ struct xa_caps {
     uint64_t formats;              /* bit XENSND_PCM_FORMAT_* of each that is allowed */
     uint32_t rates[XA_CAPS_RATES]; /* Hz, any order */
     uint32_t rate_count;
-    uint32_t channels_min, channels_max;
-    uint32_t buffer_octets_max; /* of the shared buffer */
+    uint32_t channels_min, channels_max; /* 0 channels are never allowed */
+    uint32_t buffer_octets_max;          /* of the shared buffer; never more than XA_BUFFER_MOST */
 };
 /* cffi: end */
 
 /* Periods shorter than this are refused: an event a period is work for dom0. Microseconds. */
 #define XA_PERIOD_MIN_US 500u
+
+/* A buffer and two periods of it are counted in 32 bits. Octets. */
+#define XA_BUFFER_MOST (UINT32_C(1) << 30)
 
 struct xa_pcm_params {
     const struct xa_format *format;

@@ -55,6 +55,11 @@ void xa_engine_listen(struct xa_back_stream *stream, bool listen)
     epoll_ctl(stream->engine->epoll_fd, EPOLL_CTL_MOD, xa_evtchn_fd(stream->evtchn), &event);
 }
 
+void xa_engine_forget(struct xa_back_stream *stream)
+{
+    epoll_ctl(stream->engine->epoll_fd, EPOLL_CTL_DEL, xa_evtchn_fd(stream->evtchn), NULL);
+}
+
 void xa_engine_job_done(void *user, struct xa_job *job)
 {
     struct xa_back_stream *stream = user;
@@ -315,7 +320,7 @@ void xa_back_stream_disconnect(struct xa_back_stream *stream)
         at = &(*at)->next;
     *at = stream->next;
     engine->removals++;
-    epoll_ctl(engine->epoll_fd, EPOLL_CTL_DEL, xa_evtchn_fd(stream->evtchn), NULL);
+    xa_engine_forget(stream);
     while (stream->job_running && !stream->job_done)
         pthread_cond_wait(&engine->job_done, &engine->mutex);
     pthread_mutex_unlock(&engine->mutex);

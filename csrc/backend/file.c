@@ -197,9 +197,12 @@ static void output_write(struct xa_output *output, const void *frames, uint32_t 
 static void output_silence(struct xa_output *output, uint32_t count)
 {
     struct file_output *out = (struct file_output *) output;
+    uint32_t most = out->spool.size / out->frame_octets;
 
     out->clock.passed += count;
-    out->silent += count;
+    /* A guest that starts and stops for hours without a sample would collect more than can be
+     * written at once. */
+    out->silent = count < most - out->silent ? out->silent + count : most;
 }
 
 static uint32_t output_delay(struct xa_output *output, uint64_t now)
@@ -313,7 +316,6 @@ struct file_input {
     struct xa_soundfile *file;
     const struct xa_format *format;
     uint32_t frame_octets;
-    uint64_t frames; /* of the file */
     bool loop;
 };
 
@@ -323,6 +325,7 @@ static bool fill_spool(struct file_input *in, uint8_t *buffer, uint32_t most)
     struct spool *spool = &in->spool;
     uint32_t frame = in->frame_octets;
     uint32_t put = atomic_load_explicit(&spool->put, memory_order_relaxed), room;
+    bool rewound = false;
 
     while ((room = spool->size - (put - atomic_load_explicit(&spool->got, memory_order_acquire))) >=
            frame) {
@@ -332,10 +335,14 @@ static bool fill_spool(struct file_input *in, uint8_t *buffer, uint32_t most)
         copy_in(spool, put, buffer, frames * frame);
         put += frames * frame;
         atomic_store_explicit(&spool->put, put, memory_order_release);
+        if (frames)
+            rewound = false;
         if (frames < wanted) {
-            if (!in->loop || !in->frames) /* an empty file has nothing to repeat */
+            /* A file that is empty, or has been cut short, has nothing to repeat. */
+            if (!in->loop || rewound)
                 return false;
             xa_soundfile_rewind(in->file);
+            rewound = true;
         }
     }
     return true;
@@ -440,7 +447,6 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
         goto fail_file;
     }
     /* Filled before the clock starts, or the first frames would be silence. */
-    in->frames = info.frames;
     error = -ENOMEM;
     buffer = malloc(1u << 16);
     if (!buffer)

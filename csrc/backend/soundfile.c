@@ -15,6 +15,7 @@ enum { CHUNK = 4096 }; /* samples converted at once */
 
 struct xa_soundfile {
     SNDFILE *handle;
+    int fd;
     const struct xa_format *format;
     uint32_t channels;
     bool failed;
@@ -114,33 +115,34 @@ static void store_int(const struct xa_format *format, uint8_t *sample, int32_t v
         store(format, sample, (uint32_t) (value >> shift));
 }
 
-static double load_float(const struct xa_format *format, const uint8_t *sample)
+/* Floats move as bits, by address: a conversion would alter signalling NaNs. */
+static void load_float(const struct xa_format *format, const uint8_t *sample, float *value)
 {
-    uint64_t bits = load(format, sample);
-    uint32_t narrow = (uint32_t) bits;
-    float single;
-    double value;
+    uint32_t bits = (uint32_t) load(format, sample);
 
-    if (format->sample_bits == 32) {
-        memcpy(&single, &narrow, sizeof(single));
-        return (double) single;
-    }
-    memcpy(&value, &bits, sizeof(value));
-    return value;
+    memcpy(value, &bits, sizeof(bits));
 }
 
-static void store_float(const struct xa_format *format, uint8_t *sample, double value)
+static void store_float(const struct xa_format *format, uint8_t *sample, const float *value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, value, sizeof(bits));
+    store(format, sample, bits);
+}
+
+static void load_double(const struct xa_format *format, const uint8_t *sample, double *value)
+{
+    uint64_t bits = load(format, sample);
+
+    memcpy(value, &bits, sizeof(bits));
+}
+
+static void store_double(const struct xa_format *format, uint8_t *sample, const double *value)
 {
     uint64_t bits;
-    uint32_t narrow;
-    float single = (float) value;
 
-    if (format->sample_bits == 32) {
-        memcpy(&narrow, &single, sizeof(narrow));
-        store(format, sample, narrow);
-        return;
-    }
-    memcpy(&bits, &value, sizeof(bits));
+    memcpy(&bits, value, sizeof(bits));
     store(format, sample, bits);
 }
 
@@ -149,6 +151,15 @@ bool xa_soundfile_holds(const struct xa_format *format)
     return format && wav_subtype(format) != 0;
 }
 
+/* A pipe or a device would make its thread wait. */
+static bool is_regular(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/* Takes over `fd`, also when it fails. */
 static int wrap(int fd, int mode, SF_INFO *info, const struct xa_format *format,
                 struct xa_soundfile **file)
 {
@@ -158,12 +169,14 @@ static int wrap(int fd, int mode, SF_INFO *info, const struct xa_format *format,
         close(fd);
         return -ENOMEM;
     }
-    new->handle = sf_open_fd(fd, mode, info, SF_TRUE);
+    /* Not libsndfile's to close: when opening fails, it closes the descriptor only mostly. */
+    new->handle = sf_open_fd(fd, mode, info, SF_FALSE);
     if (!new->handle) {
-        /* libsndfile closes the descriptor on most failures, but not on all. */
+        close(fd);
         free(new);
         return -EINVAL;
     }
+    new->fd = fd;
     new->format = format;
     new->channels = (uint32_t) info->channels;
     *file = new;
@@ -202,9 +215,15 @@ int xa_soundfile_create(const char *path, bool exclusive, const struct xa_format
 
     if (info.format == 0 || !sf_format_check(&info))
         return -ENOTSUP;
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (exclusive ? O_EXCL : O_TRUNC), 0644);
+    fd = open(path,
+              O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (exclusive ? O_EXCL : O_TRUNC),
+              0644);
     if (fd < 0)
         return -errno;
+    if (!is_regular(fd)) {
+        close(fd);
+        return -EINVAL;
+    }
     return wrap(fd, SFM_WRITE, &info, format, file);
 }
 
@@ -224,12 +243,18 @@ uint32_t xa_soundfile_write(struct xa_soundfile *file, const void *samples, uint
         uint32_t some = frames - done < chunk ? frames - done : chunk;
         sf_count_t wrote;
 
-        if (format->type == XA_SAMPLE_FLOAT) {
+        if (format->type == XA_SAMPLE_FLOAT && format->sample_bits == 64) {
             double buffer[CHUNK];
 
             for (uint32_t i = 0; i < some * file->channels; i++, from += format->sample_octets)
-                buffer[i] = load_float(format, from);
+                load_double(format, from, &buffer[i]);
             wrote = sf_writef_double(file->handle, buffer, some);
+        } else if (format->type == XA_SAMPLE_FLOAT) {
+            float buffer[CHUNK];
+
+            for (uint32_t i = 0; i < some * file->channels; i++, from += format->sample_octets)
+                load_float(format, from, &buffer[i]);
+            wrote = sf_writef_float(file->handle, buffer, some);
         } else {
             int buffer[CHUNK];
 
@@ -254,13 +279,11 @@ void xa_soundfile_sync(struct xa_soundfile *file)
 
 static int open_for_reading(const char *path, SF_INFO *info, int *fd)
 {
-    struct stat status;
-
     *info = (SF_INFO){0};
-    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (*fd < 0)
         return -errno;
-    if (fstat(*fd, &status) == 0 && S_ISREG(status.st_mode))
+    if (is_regular(*fd))
         return 0;
     close(*fd);
     return -EINVAL;
@@ -282,12 +305,13 @@ int xa_soundfile_probe(const char *path, struct xa_soundfile_info *info)
 
     if (error)
         return error;
-    handle = sf_open_fd(fd, SFM_READ, &sf, SF_TRUE);
-    if (!handle)
-        return -EINVAL;
-    describe(&sf, info);
-    sf_close(handle);
-    return 0;
+    handle = sf_open_fd(fd, SFM_READ, &sf, SF_FALSE);
+    if (handle) {
+        describe(&sf, info);
+        sf_close(handle);
+    }
+    close(fd);
+    return handle ? 0 : -EINVAL;
 }
 
 bool xa_soundfile_reads_as(const struct xa_soundfile_info *info, const struct xa_format *format)
@@ -349,12 +373,20 @@ uint32_t xa_soundfile_read(struct xa_soundfile *file, void *samples, uint32_t fr
         uint32_t some = frames - done < chunk ? frames - done : chunk;
         sf_count_t got;
 
-        if (format->type == XA_SAMPLE_FLOAT) {
+        if (format->type == XA_SAMPLE_FLOAT && format->sample_bits == 64) {
             double buffer[CHUNK];
 
             got = sf_readf_double(file->handle, buffer, some);
             for (sf_count_t i = 0; i < got * (sf_count_t) file->channels; i++) {
-                store_float(format, to, buffer[i]);
+                store_double(format, to, &buffer[i]);
+                to += format->sample_octets;
+            }
+        } else if (format->type == XA_SAMPLE_FLOAT) {
+            float buffer[CHUNK];
+
+            got = sf_readf_float(file->handle, buffer, some);
+            for (sf_count_t i = 0; i < got * (sf_count_t) file->channels; i++) {
+                store_float(format, to, &buffer[i]);
                 to += format->sample_octets;
             }
         } else {
@@ -383,7 +415,7 @@ int xa_soundfile_close(struct xa_soundfile *file)
 {
     int error = sf_close(file->handle) ? -EIO : 0;
 
-    if (file->failed)
+    if (close(file->fd) < 0 || file->failed)
         error = -EIO;
     free(file);
     return error;

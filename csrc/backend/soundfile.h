@@ -26,7 +26,8 @@ bool xa_soundfile_holds(const struct xa_format *format);
 
 /* Creates (or truncates; with `exclusive`, refuses with -EEXIST) a file for frames of this kind:
  * FLAC when the name ends in .flac, else WAV. 0; -ENOTSUP when the file cannot hold the format
- * exactly (FLAC: whole numbers of at most 24 bits); or another negative errno value. */
+ * exactly (FLAC: whole numbers of at most 24 bits); -EINVAL when `path` is something else than a
+ * regular file; or another negative errno value. */
 int xa_soundfile_create(const char *path, bool exclusive, const struct xa_format *format,
                         uint32_t rate, uint32_t channels, struct xa_soundfile **file);
 

@@ -11,19 +11,24 @@
 #define EVENTS_LIMIT (100 * MS)
 #define EVENTS_POLL (2 * MS)
 
+/* How soon, and how seldom, a full event page is looked at again. */
+#define FLUSH_SOON (10 * MS)
+#define FLUSH_SELDOM (500 * MS)
+
 /* A 2 ms period takes 1000 tokens a second. */
 #define TOKENS_PER_MS 8
 #define TOKENS_MOST 4000
 #define TOKENS_FOR_OPEN 100
+#define OCTETS_PER_TOKEN 16384u /* of a READ or WRITE */
 #define THROTTLE (10 * MS)
-#define REQUESTS_AT_ONCE 32
+#define TOKENS_AT_ONCE 32
 
 static void break_stream(struct xa_back_stream *s, const char *why)
 {
     if (s->stats.broken)
         return;
     s->stats.broken = why;
-    xa_engine_listen(s, false);
+    xa_engine_forget(s);
     xa_engine_tell(s->engine);
 }
 
@@ -111,6 +116,8 @@ static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
     s->job.capture = s->config.capture;
     s->job.route = &s->config.route;
     s->job.pcm = xa_transport_close(&s->transport, now);
+    if (s->has_events)
+        xa_evtpage_back_discard(&s->events);
     s->job.done = xa_engine_job_done;
     s->job.user = s;
     s->job_running = true;
@@ -139,8 +146,10 @@ static void finish_job(struct xa_back_stream *s)
             return;
         s->job.open = false;
         s->job_running = s->job_abandoned = true;
-        if (xa_job_start(&s->job) < 0)
+        if (xa_job_start(&s->job) < 0) {
+            s->job_running = false; /* the PCM is closed with the stream */
             break_stream(s, "no thread can be started to close its output");
+        }
         return;
     }
     if (s->job.open && !s->job.error) {
@@ -162,43 +171,9 @@ static void finish_job(struct xa_back_stream *s)
     finish(s, s->job.open ? status_of(s->job.error) : 0);
 }
 
-static void handle_open(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
+static void send_position(struct xa_back_stream *s, uint64_t now)
 {
-    struct xa_pcm_params params;
-    const char *why;
-    uint32_t value;
-    int status = xa_caps_check_open(&s->config.caps, &request->op.open, &params, &why, &value);
-
-    if (s->job_running) {
-        refuse(s, request, -XEN_EBUSY, "the last request to open still blocks", 0);
-    } else if (status < 0) {
-        refuse(s, request, status, why, value);
-    } else {
-        push(s);
-        s->request = *request;
-        s->job.params = params;
-        start_job(s, true, now);
-    }
-}
-
-static void handle_close(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
-{
-    if (!s->transport.pcm) {
-        respond(s, request, 0, NULL);
-        return;
-    }
-    push(s);
-    s->request = *request;
-    xa_transport_trigger(&s->transport, now, XENSND_OP_TRIGGER_STOP);
-    if (s->has_events)
-        xa_evtpage_back_discard(&s->events);
-    s->busy = XA_BUSY_EVENTS;
-    s->busy_until = now + EVENTS_LIMIT;
-    s->events_poll_at = now;
-}
-
-static void send_position(struct xa_back_stream *s)
-{
+    bool held = s->events.held;
     int sent;
 
     if (!s->has_events)
@@ -211,6 +186,27 @@ static void send_position(struct xa_back_stream *s)
         notify(s, s->evt_port);
     } else {
         s->stats.events_held++;
+        if (!held)
+            s->held_since = now;
+        s->flush_at = now + FLUSH_SOON;
+    }
+}
+
+/* Sends the position that found the page full, once there is room. Nobody tells when: it is looked
+ * for, ever more seldom, because the guest may be paused for hours. */
+static void flush_position(struct xa_back_stream *s, uint64_t now)
+{
+    int sent = xa_evtpage_back_flush(&s->events);
+    uint64_t wait = now - s->held_since;
+
+    if (sent < 0) {
+        break_stream(s, "its event page has an impossible index");
+    } else if (sent) {
+        s->stats.events++;
+        notify(s, s->evt_port);
+    } else {
+        wait = wait < FLUSH_SOON ? FLUSH_SOON : wait;
+        s->flush_at = now + (wait < FLUSH_SELDOM ? wait : FLUSH_SELDOM);
     }
 }
 
@@ -234,9 +230,51 @@ static void advance(struct xa_back_stream *s, uint64_t now)
     uint64_t moved = s->transport.moved;
 
     if (xa_transport_advance(&s->transport, now))
-        send_position(s);
+        send_position(s, now);
     if (s->transport.moved != moved)
         record(s, now);
+}
+
+static void handle_open(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
+{
+    struct xa_pcm_params params;
+    const char *why;
+    uint32_t value;
+    int status = xa_caps_check_open(&s->config.caps, &request->op.open, &params, &why, &value);
+
+    if (s->job_running) {
+        refuse(s, request, -XEN_EBUSY, "the last request to open still blocks", 0);
+    } else if (status < 0) {
+        refuse(s, request, status, why, value);
+    } else {
+        push(s);
+        advance(s, now); /* what was due before is heard */
+        s->request = *request;
+        s->job.params = params;
+        start_job(s, true, now);
+    }
+}
+
+static void handle_close(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
+{
+    if (!s->transport.pcm) {
+        respond(s, request, 0, NULL);
+        return;
+    }
+    push(s);
+    advance(s, now); /* what was due before is heard */
+    s->request = *request;
+    xa_transport_trigger(&s->transport, now, XENSND_OP_TRIGGER_STOP);
+    if (s->has_events)
+        xa_evtpage_back_discard(&s->events);
+    s->busy = XA_BUSY_EVENTS;
+    s->busy_until = now + EVENTS_LIMIT;
+    s->events_poll_at = now;
+}
+
+static const char *why_refused(const struct xa_back_stream *s, const char *when_open)
+{
+    return s->transport.pcm ? when_open : "a request to a PCM that is not open";
 }
 
 static void handle(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
@@ -256,7 +294,8 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
         status =
             xa_transport_write(&s->transport, now, request->op.rw.offset, request->op.rw.length);
         if (status < 0)
-            refuse(s, request, status, "a WRITE that does not fit", request->op.rw.length);
+            refuse(s, request, status, why_refused(s, "a WRITE that does not fit"),
+                   request->op.rw.length);
         else
             respond(s, request, 0, NULL);
         return;
@@ -265,7 +304,8 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
         status =
             xa_transport_read(&s->transport, now, request->op.rw.offset, request->op.rw.length);
         if (status < 0)
-            refuse(s, request, status, "a READ that does not fit", request->op.rw.length);
+            refuse(s, request, status, why_refused(s, "a READ that does not fit"),
+                   request->op.rw.length);
         else
             respond(s, request, 0, NULL);
         return;
@@ -273,7 +313,8 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
         advance(s, now);
         status = xa_transport_trigger(&s->transport, now, request->op.trigger.type);
         if (status < 0)
-            refuse(s, request, status, "a TRIGGER out of place", request->op.trigger.type);
+            refuse(s, request, status, why_refused(s, "a TRIGGER out of place"),
+                   request->op.trigger.type);
         else
             respond(s, request, 0, NULL);
         return;
@@ -319,14 +360,31 @@ static void throttle(struct xa_back_stream *s, uint64_t now)
     xa_engine_listen(s, false);
 }
 
+/* Opening is work, and so is copying; a length that is refused is not copied. */
+static uint32_t tokens_for(const struct xa_back_stream *s, const struct xensnd_req *request)
+{
+    switch (request->operation) {
+    case XENSND_OP_OPEN:
+        return TOKENS_FOR_OPEN;
+    case XENSND_OP_READ:
+    case XENSND_OP_WRITE:
+        if (request->op.rw.length > s->config.caps.buffer_octets_max)
+            return 1;
+        return 1 + request->op.rw.length / OCTETS_PER_TOKEN;
+    default:
+        return 1;
+    }
+}
+
 static void serve_requests(struct xa_back_stream *s, uint64_t now)
 {
     s->more = false;
-    for (unsigned n = 0; !s->busy && !s->stats.broken; n++) {
+    for (uint32_t spent = 0, tokens; !s->busy && !s->stats.broken; spent += tokens) {
         struct xensnd_req request;
         int got;
 
-        if (n == REQUESTS_AT_ONCE || s->tokens <= 0) {
+        tokens = 1; /* a guest that plays with its index makes no endless loop */
+        if (spent >= TOKENS_AT_ONCE || s->tokens <= 0) {
             s->more = true;
             break;
         }
@@ -343,7 +401,8 @@ static void serve_requests(struct xa_back_stream *s, uint64_t now)
             return;
         }
         s->stats.requests++;
-        s->tokens -= request.operation == XENSND_OP_OPEN ? TOKENS_FOR_OPEN : 1;
+        tokens = tokens_for(s, &request);
+        s->tokens -= tokens;
         handle(s, &request, now);
     }
     push(s);
@@ -408,16 +467,8 @@ void xa_back_stream_run(struct xa_back_stream *s, uint64_t now)
         s->stats.last_error_why = "opening or closing its output takes too long";
         finish(s, -XEN_ETIMEDOUT);
     }
-    if (s->has_events && s->events.held) {
-        int sent = xa_evtpage_back_flush(&s->events);
-
-        if (sent < 0)
-            break_stream(s, "its event page has an impossible index");
-        else if (sent) {
-            s->stats.events++;
-            notify(s, s->evt_port);
-        }
-    }
+    if (s->has_events && s->events.held)
+        flush_position(s, now);
     if (s->transport.pcm)
         advance(s, now);
     if (s->more && !s->throttled && !s->busy && !s->stats.broken)
@@ -440,6 +491,8 @@ uint64_t xa_back_stream_deadline(const struct xa_back_stream *s)
         return 0;
     if (s->throttled && s->throttled_until < deadline)
         deadline = s->throttled_until;
+    if (s->has_events && s->events.held && s->flush_at < deadline)
+        deadline = s->flush_at;
     transport = xa_transport_deadline(&s->transport);
     return transport < deadline ? transport : deadline;
 }

@@ -37,7 +37,9 @@ struct xa_back_stream {
     uint32_t ring_port, evt_port;
     struct xa_back_ring ring;
     struct xa_evtpage_back events;
-    bool has_events; /* protocol version 2 */
+    bool has_events;     /* protocol version 2 */
+    uint64_t held_since; /* while events.held: since when its page is full, */
+    uint64_t flush_at;   /* and when to look again */
 
     struct xa_transport transport;
     enum xa_busy busy;
@@ -75,6 +77,9 @@ void xa_engine_job_done(void *stream, struct xa_job *job);
 
 /* Stops or resumes listening to the stream's event channel. */
 void xa_engine_listen(struct xa_back_stream *stream, bool listen);
+
+/* Ends listening to it for good: EPOLLERR and EPOLLHUP come even when not asked for. */
+void xa_engine_forget(struct xa_back_stream *stream);
 
 /* Tells the control plane that the stream broke. */
 void xa_engine_tell(struct xa_engine *engine);

@@ -25,7 +25,7 @@ void xa_transport_open(struct xa_transport *t, struct xa_pcm *pcm)
     t->pcm = pcm;
     t->started = t->paused = t->dry_stop = t->sounded = t->overrun = false;
     t->fifo = (struct xa_fifo){.memory = pcm->fifo_memory, .size = pcm->fifo_octets};
-    t->moved = t->skipped = t->position = 0;
+    t->moved = t->skipped = t->reached = t->position = 0;
     t->run_on = 0;
     t->event_at = xa_position_next_event(0, period_of(&pcm->params), pcm->params.frame_octets);
 }
@@ -152,6 +152,7 @@ bool xa_transport_advance(struct xa_transport *t, uint64_t now)
             t->run_on;
         t->clamps += clamped;
     }
+    t->reached = position;
     if (position > t->position)
         t->position = position;
     if (t->position < t->event_at)
@@ -162,12 +163,16 @@ bool xa_transport_advance(struct xa_transport *t, uint64_t now)
 
 uint64_t xa_transport_deadline(const struct xa_transport *t)
 {
-    uint64_t reached, frames;
+    uint64_t frames, most;
 
     if (!t->pcm || !t->started || t->dry_stop)
         return UINT64_MAX;
-    reached = t->moved + t->skipped + t->run_on;
-    frames = t->event_at > reached ? (t->event_at - reached) / t->pcm->params.frame_octets : 1;
+    frames =
+        t->event_at > t->reached ? (t->event_at - t->reached) / t->pcm->params.frame_octets : 1;
+    /* Outputs and inputs do not buffer a period of any length. */
+    most = t->pcm->params.rate / 2;
+    if (frames > most && most)
+        frames = most;
     if (t->capture)
         return t->pcm->input->ops->when(t->pcm->input, frames);
     return t->pcm->output->ops->when(t->pcm->output, frames);
@@ -222,6 +227,7 @@ static void discard(struct xa_transport *t)
     t->run_on = 0;
     if (t->position > t->moved + t->skipped)
         t->skipped = t->position - t->moved;
+    t->reached = t->position;
 }
 
 int xa_transport_trigger(struct xa_transport *t, uint64_t now, unsigned type)

@@ -33,7 +33,8 @@ struct xa_transport {
     uint64_t moved;   /* octets that went through since OPEN */
     uint64_t skipped; /* octets that the position is ahead of `moved` for good (STOP while ahead) */
     uint32_t run_on;  /* octets of silence played since samples ran out */
-    uint64_t position; /* octets, as last reported: never goes back */
+    uint64_t reached; /* octets played, heard and run on when last looked at: may go back */
+    uint64_t position; /* the largest of these: never goes back */
     uint64_t event_at; /* the position at which the next event is due */
 
     /* Counted since xa_transport_init; frames, except xruns and clamps. */
