@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import xenaudio
-from xenaudio.cli import demo, localhv, play, record, serve
+from xenaudio.cli import bench, demo, localhv, play, record, serve
 from xenaudio.core.errors import XenAudioError
 
 log = logging.getLogger(__name__)
 
-COMMANDS: tuple[ModuleType, ...] = (demo, localhv, serve, play, record)
+COMMANDS: tuple[ModuleType, ...] = (demo, localhv, serve, play, record, bench)
 
 EPILOG = """\
 begin with:

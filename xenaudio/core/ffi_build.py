@@ -31,6 +31,7 @@ HEADERS = [
     "backend/caps.h",
     "backend/endpoint.h",
     "backend/engine.h",
+    "bench/ring_bench.h",
     "backend/soundfile.h",
 ]
 
@@ -109,7 +110,7 @@ def sources() -> list[str]:
     """Return the C files of the core, relative to the source tree."""
     return sorted(
         str(path.relative_to(ROOT))
-        for layer in ("sndif", "hv", "frontend", "backend")
+        for layer in ("sndif", "hv", "frontend", "backend", "bench")
         for path in (ROOT / CSRC / layer).glob("*.c")
     )
 
