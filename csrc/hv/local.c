@@ -383,7 +383,7 @@ static size_t fill_map_request(struct map_request *request, const struct local_m
 static int map_pages(struct local_map *map, uint32_t from, uint32_t count,
                      const struct xa_local_gntpage *pages, const struct fds *fds)
 {
-    int64_t available[FDS_MAX];
+    int64_t available[FDS_MAX] = {0};
 
     for (unsigned i = 0; i < fds->count; i++) {
         available[i] = pages_of(fds->fd[i]);

@@ -191,16 +191,15 @@ static int take_watch_event(struct xa_store *store, size_t length)
 
 static int take_message(struct xa_store *store, const struct xsd_sockmsg *header)
 {
-    struct request **link, *request;
+    struct request **link = &store->first, *request;
     size_t length = header->len;
     int error = 0;
 
     if (header->type == XS_WATCH_EVENT)
         return take_watch_event(store, length);
 
-    for (link = &store->first; *link != NULL; link = &(*link)->next)
-        if ((*link)->id == header->req_id)
-            break;
+    while (*link != NULL && (*link)->id != header->req_id)
+        link = &(*link)->next;
     request = *link;
     if (request == NULL || request->sent < request->octets)
         return -EPROTO;
