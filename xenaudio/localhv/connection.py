@@ -28,6 +28,7 @@ from .wire import Header, Type, WireError
 
 log = logging.getLogger(__name__)
 
+INPUT_LIMIT = 128 * 1024  # octets of requests that wait to be served
 REPLY_LIMIT = 64 * 1024  # octets of output that stop the reading of requests
 EVENT_LIMIT = 1024 * 1024  # octets of output at which a client that does not read is cut off
 BURST = 64  # requests served before the others get their turn
@@ -126,7 +127,12 @@ class Connection:
     def _update(self) -> None:
         """Listens for what can be dealt with now."""
         alive = not self.is_closed
-        reading = alive and not self._frozen and self._out_octets <= REPLY_LIMIT
+        reading = (
+            alive
+            and not self._frozen
+            and self._out_octets <= REPLY_LIMIT
+            and len(self._in) <= INPUT_LIMIT
+        )
         if reading != self._reading:
             self._reading = reading
             if reading:
@@ -188,6 +194,7 @@ class Connection:
             del self._in[:end]
             self._request(header, payload)
             served += 1
+        self._update()
 
     def _send(self, data: bytes, fds: list[int] | None = None, event: bytes | None = None) -> None:
         """Queues a message. `fds` are this connection's from now on."""

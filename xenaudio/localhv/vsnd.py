@@ -296,9 +296,8 @@ def _value(tokens: list[tuple[str, str]], at: int, depth: int = 0) -> tuple[obje
         values.append(value)
         if at < len(tokens) and tokens[at] == ("mark", ","):
             at += 1
-        elif at >= len(tokens) or tokens[at] != ("mark", "]"):
-            found = tokens[at][1] if at < len(tokens) else "the end"
-            raise VsndError(f"vsnd: found {found} after {value!r}: expected ',' or ']'")
+        elif at < len(tokens) and tokens[at] != ("mark", "]"):
+            raise VsndError(f"vsnd: found {tokens[at][1]} after {value!r}: expected ',' or ']'")
     if at >= len(tokens):
         raise VsndError("vsnd: a list is not closed: expected ']'")
     return values, at + 1
