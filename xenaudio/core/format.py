@@ -44,7 +44,7 @@ class Format:
         return self.sample_octets * channels
 
 
-def _from_c(entry: Any) -> Format | None:  # noqa: ANN401 - cffi's objects have no type
+def _from_c(entry: Any) -> Format | None:
     if entry == ffi.NULL:
         return None
     return Format(

@@ -46,7 +46,7 @@ class _Memory(_Closable):
     """The pages, as octets. Views made from it must not be used after `close()`: the addresses are
     no longer mapped then."""
 
-    def _view(self, address: Any, pages: int, writable: bool) -> memoryview:  # noqa: ANN401
+    def _view(self, address: Any, pages: int, writable: bool) -> memoryview:
         view = memoryview(ffi.buffer(address, pages * PAGE)).cast("B")
         return view if writable else view.toreadonly()
 
@@ -54,7 +54,7 @@ class _Memory(_Closable):
 class Share(_Memory):
     """Pages granted to another domain."""
 
-    def __init__(self, handle: Any, grefs: list[int]) -> None:  # noqa: ANN401
+    def __init__(self, handle: Any, grefs: list[int]) -> None:
         self._handle = handle
         self.grefs = grefs
         self.memory = self._view(lib.xa_share_memory(handle), len(grefs), True)
@@ -70,7 +70,7 @@ class Share(_Memory):
 class Map(_Memory):
     """Pages that another domain granted to this one."""
 
-    def __init__(self, handle: Any, pages: int, writable: bool) -> None:  # noqa: ANN401
+    def __init__(self, handle: Any, pages: int, writable: bool) -> None:
         self._handle = handle
         self.memory = self._view(lib.xa_map_memory(handle), pages, writable)
 
@@ -85,11 +85,11 @@ class Map(_Memory):
 class EventChannel(_Closable):
     """An event channel handle: any number of ports behind one file descriptor."""
 
-    def __init__(self, handle: Any) -> None:  # noqa: ANN401
+    def __init__(self, handle: Any) -> None:
         self._handle = handle
 
     @property
-    def c(self) -> Any:  # noqa: ANN401
+    def c(self) -> Any:
         """The `struct xa_evtchn *`, for other wrappers of the C core."""
         if self._handle is None:
             raise ValueError("the event channel handle is closed")
@@ -153,7 +153,7 @@ class Hypervisor(_Closable):
             raise make_error(ffi.errno, what)
 
     @property
-    def c(self) -> Any:  # noqa: ANN401
+    def c(self) -> Any:
         """The `struct xa_hv *`, for other wrappers of the C core."""
         if self._handle is None:
             raise ValueError("the hypervisor is closed")

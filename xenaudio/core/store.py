@@ -44,7 +44,7 @@ class _Request:
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator, unused-ignore]
-def xa_py_store_reply(user: Any, error: int, data: Any, length: int) -> None:  # noqa: ANN401
+def xa_py_store_reply(user: Any, error: int, data: Any, length: int) -> None:
     """Take a reply from C."""
     request: _Request = ffi.from_handle(user)
     request.store._requests.discard(request)
@@ -57,7 +57,7 @@ def xa_py_store_reply(user: Any, error: int, data: Any, length: int) -> None:  #
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator, unused-ignore]
-def xa_py_store_watch(user: Any, path: Any, token: Any) -> None:  # noqa: ANN401
+def xa_py_store_watch(user: Any, path: Any, token: Any) -> None:
     """Take a watch from C."""
     store: Store = ffi.from_handle(user)
     store._fired.append((_decode(ffi.string(path)), _decode(ffi.string(token))))
@@ -180,8 +180,8 @@ class Store:
     def _ask(
         self,
         what: str,
-        function: Any,  # noqa: ANN401
-        *arguments: Any,  # noqa: ANN401
+        function: Any,
+        *arguments: Any,
     ) -> asyncio.Future[bytes]:
         if self._store is None:
             raise make_error(errno.EPIPE, what)
