@@ -113,4 +113,7 @@ def test_version_and_help_name_what_a_newcomer_needs(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == f"xenaudio {xenaudio.__version__}\n"
     with pytest.raises(SystemExit):
         command.main(["--help"])
-    assert "xenaudio demo" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "xenaudio demo " in shown
+    for name in ("demo", "serve", "play", "record", "localhv", "bench"):
+        assert f"\n    {name} " in shown
