@@ -117,7 +117,7 @@ class Stream:
 
     def __init__(self, card: Card, handle: Any) -> None:
         self._card = card
-        self._handle = handle
+        self._raw: Any = handle
         self._answers: dict[int, deque[asyncio.Future[None]]] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._started = False
@@ -132,6 +132,12 @@ class Stream:
         self.trace: list[tuple[int, int, int]] | None = None
         """Set it to a list to collect, at each position event and each write: CLOCK_MONOTONIC
         nanoseconds, frames written (or read) and frames heard (or captured)."""
+
+    @property
+    def _handle(self) -> Any:
+        if self._raw is None:
+            raise make_error(errno.ENOTCONN, "use a stream of a card that was closed")
+        return self._raw
 
     # The configuration
 
@@ -348,9 +354,12 @@ class Stream:
                 # Not what little fits: a steady stream is to cost one request a period.
                 await self._more_room(what)
                 continue
-            view = view[
-                check(int(lib.xa_stream_write(self._handle, ffi.from_buffer(view), len(view))), what) :
-            ]
+            done = check(
+                int(lib.xa_stream_write(self._handle, ffi.from_buffer(view), len(view))), what
+            )
+            view = view[done:]
+            if done == 0:
+                await self._more_room(what)
         self._card._schedule()
 
     async def _more_room(self, what: str) -> None:
@@ -452,7 +461,7 @@ class Card:
         self._hv = hv
         self.device = device
         self._on_state = on_state
-        self._card: Any = None
+        self._raw: Any = None
         self._self = ffi.new_handle(self)
         self._told: deque[tuple[CardState, str]] = deque()
         self._by_handle: dict[Any, Stream] = {}
@@ -486,7 +495,7 @@ class Card:
         card = ffi.new("struct xa_card **")
         what = f"serve sound card {self.device}"
         check(lib.xa_card_new(self._hv.c, self.device, callbacks, self._self, card), what)
-        self._card = card[0]
+        self._raw = card[0]
         self._process()
         return self
 
@@ -500,7 +509,7 @@ class Card:
 
     async def close(self) -> None:
         """Close the card in order (4 s at most, if the backend does not answer) and free it."""
-        if self._card is None:
+        if self._raw is None:
             return
         try:
             lib.xa_card_close(self._card)
@@ -512,7 +521,7 @@ class Card:
             self._free()
 
     def _free(self) -> None:
-        if self._card is None:
+        if self._raw is None:
             return
         for fd, writing in self._fds.items():
             self._loop.remove_reader(fd)
@@ -522,16 +531,26 @@ class Card:
         if self._timer is not None:
             self._timer.cancel()
         for stream in self._by_handle.values():
+            stream._raw = None
             stream._fail_answers(-errno.ENOTCONN)
             stream._wake()
         self._by_handle.clear()
-        lib.xa_card_free(self._card)
-        self._card = None
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        lib.xa_card_free(self._raw)
+        self._raw = None
 
     def reconnect(self) -> None:
         """Take the connection down and negotiate anew."""
         lib.xa_card_reconnect(self._card)
         self._schedule()
+
+    @property
+    def _card(self) -> Any:
+        if self._raw is None:
+            raise make_error(errno.ENOTCONN, f"use sound card {self.device}, which is closed")
+        return self._raw
 
     @property
     def state(self) -> CardState:
@@ -585,7 +604,7 @@ class Card:
             raise CardNotReadyError(self.reason or "the backend does not answer") from None
 
     async def _until(self, state: CardState) -> None:
-        while self._card is not None and self.state is not state:
+        while self.state is not state:
             waiter = self._loop.create_future()
             self._waiting.append(waiter)
             await waiter
@@ -593,7 +612,7 @@ class Card:
     # The loop
 
     def _process(self) -> None:
-        if self._card is None or self._processing:
+        if self._raw is None or self._processing:
             return
         self._processing = True
         try:
@@ -610,7 +629,7 @@ class Card:
             self._waiting.clear()
             if self._on_state is not None:
                 self._on_state(state, text)
-        if self._card is not None:
+        if self._raw is not None:
             self._watch_fds()
             self._schedule()
 
@@ -635,7 +654,7 @@ class Card:
 
     def _schedule(self) -> None:
         """Have `_process` called at the card's deadline, which a call may just have changed."""
-        if self._card is None or self._processing:
+        if self._raw is None or self._processing:
             return
         deadline = int(lib.xa_card_deadline(self._card))
         # An early call does no harm: the timer moves only when it would be late.
