@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Fuzzes the page directory. A hostile one: up to eight pages of the input's making, that a walk
- * reaches by any reference; it must end within its bound and write no reference too many. An honest
- * one: what is built from the input's references is what the walk finds.
+ * Fuzzes the page directory. A hostile one: four pages of the input's making, that a walk reaches
+ * by any reference; it must end within its bound and write no reference too many. An honest one:
+ * what is built from the input's references is what the walk finds.
  *
- * Input: octet 0, bit 0: hostile; octets 1 to 4: buffer pages (modulo 8 directory pages' worth);
- * octets 5 to 8: the first reference; then, for a hostile one, what every word of the pages is and
- * patches (page, word, value), for an honest one a seed of the references.
+ * Input: octet 0, bit 0: hostile; octets 1 to 4: buffer pages (modulo one more than 4 directory
+ * pages list); octets 5 to 8: the first reference; then, for a hostile one, what every word of the
+ * pages is and patches (page, word, value), for an honest one a seed of the references.
  */
 #include <errno.h>
 
 #include "fuzz_input.h"
 #include "sndif/pagedir.h"
 
-#define DIR_PAGES 8u
+#define DIR_PAGES 4u
 #define WORDS (XA_PAGE_SIZE / sizeof(uint32_t))
 
 static _Alignas(64) uint32_t dir[DIR_PAGES][WORDS];
@@ -49,10 +49,10 @@ static void hostile(struct fuzz_input *input, grant_ref_t first, uint32_t count,
     uint32_t fill = fuzz_u32(input), found;
     int result;
 
-    for (uint32_t d = 0; d < DIR_PAGES; d++) {
-        for (uint32_t i = 0; i < WORDS; i++)
-            dir[d][i] = fill;
-    }
+    for (uint32_t i = 0; i < WORDS; i++)
+        dir[0][i] = fill;
+    for (uint32_t d = 1; d < DIR_PAGES; d++)
+        memcpy(dir[d], dir[0], sizeof(dir[d]));
     while (input->left > 0) {
         uint32_t page = fuzz_u8(input) % DIR_PAGES;
         uint32_t word = (fuzz_u8(input) | (uint32_t) fuzz_u8(input) << 8) % WORDS;
@@ -73,7 +73,8 @@ static void honest(struct fuzz_input *input, grant_ref_t first, uint32_t count, 
     void *dir_pages[DIR_PAGES];
     int result;
 
-    first = first < 8 ? 8 : first & ~7u; /* page d is reached by first + d */
+    first = first < DIR_PAGES ? DIR_PAGES
+                              : first - first % DIR_PAGES; /* page d is reached by first + d */
     for (uint32_t d = 0; d < DIR_PAGES; d++) {
         dir_grefs[d] = first + d;
         dir_pages[d] = dir[d];

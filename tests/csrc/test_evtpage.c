@@ -33,7 +33,7 @@ static void fresh_at(uint32_t index)
 static void send(unsigned count, uint64_t first)
 {
     for (unsigned i = 0; i < count; i++)
-        CHECK_EQ(xa_evtpage_back_cur_pos(&back, first + 1000 * i), 1);
+        CHECK_EQ(xa_evtpage_back_cur_pos(&back, first + UINT64_C(1000) * i), 1);
 }
 
 /* Takes `count` events; their positions are 1000 apart from `first`. */
@@ -44,7 +44,7 @@ static void receive(unsigned count, uint64_t first)
     for (unsigned i = 0; i < count; i++) {
         CHECK_EQ(xa_evtpage_front_get(&front, &evt), 1);
         CHECK_EQ(evt.type, XENSND_EVT_CUR_POS);
-        CHECK_EQ(evt.op.cur_pos.position, first + 1000 * i);
+        CHECK_EQ(evt.op.cur_pos.position, first + UINT64_C(1000) * i);
     }
 }
 

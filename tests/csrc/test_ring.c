@@ -222,14 +222,19 @@ static void an_armed_peer_is_notified_once(void)
 
 static void arming_with_work_left_says_so_and_asks_for_no_event(void)
 {
+    struct xensnd_resp resp;
+
     fresh();
-    put_requests(1);
+    put_requests(3);
     xa_front_ring_push(&front);
-    CHECK_EQ(xa_back_ring_arm(&back), 1);
-    CHECK_EQ(page.sring.req_event, 1); /* as before */
     take_requests(1);
+    CHECK_EQ(xa_back_ring_arm(&back), 1);
+    CHECK_EQ(page.sring.req_event, 1); /* as before: the next push rings no bell */
+    take_requests(2);
     CHECK_EQ(put_response(0), 0);
+    CHECK_EQ(put_response(1), 0);
     xa_back_ring_push(&back);
+    CHECK_EQ(xa_front_ring_get(&front, &resp), 1);
     CHECK_EQ(xa_front_ring_arm(&front), 1);
     CHECK_EQ(page.sring.rsp_event, 1);
 }
@@ -354,7 +359,7 @@ static void the_backends_own_indices_in_the_page_are_not_believed(void)
     xa_back_ring_push(&back);
     CHECK_EQ(xa_front_ring_get(&front, &resp), 1);
     CHECK_EQ(xa_front_ring_arm(&front), 0);
-    page.sring.rsp_prod = 0x12345678; /* the backend's word, changed by the frontend */
+    page.sring.rsp_prod = 2; /* the backend's word, changed by the frontend */
     CHECK_EQ(put_response(1), 0);
     CHECK(xa_back_ring_push(&back)); /* hold-off reckons from what the backend stored last */
     CHECK_EQ(page.sring.rsp_prod, 2);
