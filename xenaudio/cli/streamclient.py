@@ -167,17 +167,17 @@ async def open_stream(
     low, high = ranges.period[0], min(ranges.period[1], ranges.buffer[1] // 2)
     if args.period_ms and not low <= period <= high:
         raise ClientError(
-            f"--period-ms {args.period_ms:g}: this stream takes {1000 * low / rate:.3g} to"
-            f" {1000 * high / rate:.3g} ms at {rate} Hz, {channels} channels, {format.name}"
+            f"--period-ms {args.period_ms:g}: this stream takes {_ms(low, rate)} to"
+            f" {_ms(high, rate)} ms at {rate} Hz, {channels} channels, {format.name}"
         )
     period = min(max(period, low), high)
     buffer = round(rate * args.buffer_ms / 1000) if args.buffer_ms else PERIODS * period
     if args.buffer_ms and not max(ranges.buffer[0], 2 * period) <= buffer <= ranges.buffer[1]:
         raise ClientError(
             f"--buffer-ms {args.buffer_ms:g}: this stream takes"
-            f" {1000 * max(ranges.buffer[0], 2 * period) / rate:.3g} to"
-            f" {1000 * ranges.buffer[1] / rate:.3g} ms at {rate} Hz, {channels} channels,"
-            f" {format.name}, periods of {1000 * period / rate:.3g} ms"
+            f" {_ms(max(ranges.buffer[0], 2 * period), rate)} to"
+            f" {_ms(ranges.buffer[1], rate)} ms at {rate} Hz, {channels} channels,"
+            f" {format.name}, periods of {_ms(period, rate)} ms"
         )
     buffer = min(max(buffer, ranges.buffer[0]), ranges.buffer[1])
     if not args.buffer_ms:
@@ -209,6 +209,10 @@ def write_stats(path: str, statistics: dict[str, object]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(statistics, file)
         file.write("\n")
+
+
+def _ms(frames: int, rate: int) -> str:
+    return f"{round(1000 * frames / rate, 2):g}"
 
 
 class Progress:
