@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every attack of attacks.py against a backend that serves a neighbour meanwhile.
+
+One machine serves all attacks, each of which comes from a domain of its own and is answered for on
+its own: after it, the backend lives and has logged no failure of its own; the neighbour's stream is
+whole so far; the attacker was shown nothing of it; and once the attacker is destroyed, the
+backend's file descriptors, mapped pages, threads, grants and ports are what they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from attacks import ATTACKS, Attack
+from machine import HANG, Accounts, Backend, Domain, Machine, environment, wait_until
+from neighbour import BUFFER, RATE, SECRET
+from rawfrontend import RawFrontend
+
+ATTACK_LIMIT = 60.0
+"""Seconds after which an attack is taken for a hang."""
+
+
+class Neighbour:
+    """The domain whose sound must not suffer (neighbour.py)."""
+
+    NAME = "neighbour"
+
+    def __init__(self, machine: Machine, backend: Backend, played: Path) -> None:
+        self._backend = backend
+        self._wav = played / f"{self.NAME}-0-0-0.wav"
+        self._stats_read = 0
+        self._stats: dict[str, Any] = {}
+        self._samples_at = 0
+        self._frames = 0
+        self.domain = machine.create(self.NAME)
+        script = Path(__file__).with_name("neighbour.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), self.domain.socket],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "playing\n"
+
+    def stop(self) -> dict[str, int]:
+        """Let it play to its end; return what it says."""
+        said, _ = self._process.communicate(timeout=HANG)
+        assert self._process.returncode == 0
+        told: dict[str, int] = json.loads(said)
+        return told
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(HANG)
+
+    def check(self) -> None:
+        """Fail unless it plays, and everything that it played so far is whole."""
+        assert self._process.poll() is None, "the neighbour ended"
+        before = self._frames
+        wait_until(lambda: self._read() > before, "the neighbour's sound goes on")
+        for line in self._new_stats():
+            entry = json.loads(line)
+            if entry["guest"] == self.NAME:
+                self._stats = entry["stats"]
+        gaps = {key: self._stats[key] for key in ("xruns", "frames_silent", "frames_lost")}
+        assert not any(gaps.values()), f"the neighbour's sound has gaps: {gaps}"
+
+    def _new_stats(self) -> list[bytes]:
+        with self._backend.stats_file.open("rb") as file:
+            file.seek(self._stats_read)
+            new: bytes = file.read()
+        whole = new.rfind(b"\n") + 1
+        self._stats_read += whole
+        return new[:whole].splitlines()
+
+    def _read(self) -> int:
+        """Compare what was added to its file; return how many frames there are by now."""
+        with self._wav.open("rb") as file:
+            if not self._samples_at:
+                self._samples_at = file.read(256).find(b"data") + 8
+            file.seek(self._samples_at + self._frames * 8)
+            new = file.read()
+        frames = np.frombuffer(new[: len(new) // 8 * 8], "<u4").reshape(-1, 2)
+        expected = np.arange(self._frames, self._frames + len(frames), dtype="<u4")
+        wrong = np.flatnonzero((frames[:, 0] != expected) | (frames[:, 1] != SECRET))
+        assert not len(wrong), (
+            f"the neighbour's frame {expected[wrong[0]]} is {frames[wrong[0]]}: "
+            "frames were lost, repeated or changed"
+        )
+        self._frames += len(frames)
+        return self._frames
+
+
+class Site:
+    """The machine, the backend under attack, and the neighbour."""
+
+    def __init__(self, machine: Machine, played: Path) -> None:
+        self.machine = machine
+        self.played = played
+        self.backend = machine.serve("--output", f"file:{played}/")
+        self.neighbour = Neighbour(machine, self.backend, played)
+        self._log_read = 0
+        self._attackers = 0
+
+    def holdings(self) -> dict[str, Any]:
+        """What the backend has of its guests."""
+        accounts: Accounts = self.backend.accounts()
+        tasks = list(Path(f"/proc/{self.backend.pid}/task").iterdir())
+        names = [(task / "comm").read_text().strip() for task in tasks]
+        return {
+            "fds": accounts.fds,
+            "mapped pages": accounts.mapped_pages,
+            # asyncio keeps the threads of its pool.
+            "threads": sum(
+                not name.startswith(("asyncio", "xenaudio", "python")) for name in names
+            ),
+            "grants": len(self.machine.grants()),
+            "ports": len(self.machine.channels()),
+        }
+
+    def attacker(self) -> Domain:
+        """Make a domain with a card for one attack."""
+        self._attackers += 1
+        return self.machine.create(f"attacker{self._attackers}")
+
+    def check_backend(self) -> None:
+        """Fail unless the backend lives, and no failure was unforeseen."""
+        assert not self.backend.ended(), "the backend died:\n" + self.backend.log()
+        log = self.backend.log()
+        new, self._log_read = log[self._log_read :], len(log)
+        for word in ("Traceback", "not served any more", "exception was never retrieved"):
+            assert word not in new, new
+
+    def check_secret(self, attacker: Domain) -> None:
+        """Fail if anything that the attacker played holds what the neighbour plays."""
+        secret = SECRET.to_bytes(4, "little")
+        for wav in self.played.glob(f"{attacker.name}-*"):
+            assert secret not in wav.read_bytes(), f"{wav.name} holds another guest's samples"
+            wav.unlink()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give a machine with a backend and a neighbour that plays through all attacks."""
+    machine = Machine()
+    made = None
+    try:
+        machine.wait_for_server()
+        made = Site(machine, tmp_path_factory.mktemp("played"))
+        yield made
+        told = made.neighbour.stop()
+        assert told["underruns"] == 0
+        assert told["frames"] > RATE
+    finally:
+        if made is not None:
+            made.neighbour.kill()
+        machine.close()
+
+
+async def _do(attack: Attack, attacker: Domain, secret: bytes) -> None:
+    front = await RawFrontend.open(attacker.socket)
+    try:
+        await asyncio.wait_for(attack(front), ATTACK_LIMIT)
+        for stream in front.streams:
+            if stream.ring_share is None:
+                continue
+            shown = [stream.ring, stream.events, *(pcm.memory for pcm in stream.pcms if pcm.octets)]
+            for memory in shown:
+                try:
+                    octets = bytes(memory)
+                except ValueError:  # its grants were ended
+                    continue
+                assert secret not in octets, "the attacker was shown another guest's samples"
+    finally:
+        front.close()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_is_answered_and_a_neighbour_is_whole(site: Site, name: str) -> None:
+    before = site.holdings()
+    attacker = site.attacker()
+    try:
+        asyncio.run(_do(ATTACKS[name], attacker, SECRET.to_bytes(4, "little")))
+    finally:
+        site.machine.destroy(attacker.name)
+    site.check_backend()
+    site.neighbour.check()
+    site.check_secret(attacker)
+    wait_until(
+        lambda: site.holdings() == before,
+        f"nothing of the attacker is left (before: {before}, now: {site.holdings()})",
+        10,
+    )
+
+
+def test_the_list_is_long_and_says_what_must_happen() -> None:
+    assert len(ATTACKS) >= 30
+    assert all(attack.__doc__ for attack in ATTACKS.values())
+
+
+def test_the_neighbour_has_the_buffer_that_the_attacks_are_measured_by() -> None:
+    assert BUFFER == RATE // 5
