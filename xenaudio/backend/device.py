@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +71,7 @@ class Device:
         self.guest_id = int(path.split("/")[-2])
         self.devid = int(path.split("/")[-1])
         self.guest = f"domain {self.guest_id}"
+        self._guest_name = self.guest
         self.streams: list[LiveStream] = []
         self._store = store
         self._hv = hv
@@ -84,6 +86,8 @@ class Device:
         self._frontend_connected = False
         self._broken = False
         self._suspect = False
+        self._ending = False
+        self._not_before: float | None = None  # the pending handshake, once its pace is known
         self._tokens: list[str] = []
 
     def __str__(self) -> str:
@@ -98,52 +102,52 @@ class Device:
         self._suspect = True
         self._changed.set()
 
+    def end(self) -> None:
+        """Have `run` close the device and return, because the service stops."""
+        self._ending = True
+        self._changed.set()
+
     async def run(self) -> None:
-        """Serve the device until its directory is gone or the task is cancelled."""
-        try:
-            await self._begin()
-            while True:
-                self._changed.clear()
-                wait = await self._step()
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait)
-        except NotFoundError:
-            log.debug("%s: its nodes are gone", self)
-        except (ClosedError, DeniedError) as error:
-            log.error("%s: not served any more: %s", self, error)
-        finally:
-            await asyncio.shield(self._disconnect())
-            await self._unwatch()
+        """Serve the device until its directory is gone or `end` is called.
 
-    async def stop(self) -> None:
-        """Close the device because the service stops: tell the frontend and give it a moment.
-
-        To be called when `run` has ended.
+        It must not be cancelled: a stream that is being connected would be left with the engine.
+        Raises XenAudioError when XenStore is lost, or refuses.
         """
         try:
-            if not await self._online():
-                return
-            await self._set_state(XenbusState.CLOSING)
-            token = await self._store.watch(f"{self._frontend}/state", self.wake)
-            while (left := self._left(CLOSING_SECONDS)) > 0:
+            await self._begin()
+            while not self._ending:
                 self._changed.clear()
-                if await self._frontend_state() not in (
-                    XenbusState.INITIALISED,
-                    XenbusState.CONNECTED,
-                ):
-                    break
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), left)
-            await self._set_state(XenbusState.CLOSED)
-            await self._store.unwatch(token)
-        except XenAudioError as error:
-            log.debug("%s: %s", self, error)
+                await self._changed_within(await self._step())
+            await self._leave()
+        except NotFoundError:
+            log.debug("%s: its nodes are gone", self)
+        finally:
+            await self._disconnect()
+            await self._unwatch()
+
+    async def _changed_within(self, seconds: float | None) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+    async def _leave(self) -> None:
+        """Close the device: tell the frontend and give it a moment."""
+        await self._disconnect()
+        if not await self._online():
+            return
+        await self._set_state(XenbusState.CLOSING)
+        serving = (XenbusState.INITIALISED, XenbusState.CONNECTED)
+        while (left := self._left(CLOSING_SECONDS)) > 0:
+            self._changed.clear()
+            if await self._frontend_state() not in serving:
+                break
+            await self._changed_within(left)
+        await self._set_state(XenbusState.CLOSED)
 
     async def _begin(self) -> None:
         self._frontend = await self._store.read(f"{self.path}/frontend")
         try:
-            name = await self._store.read(f"/local/domain/{self.guest_id}/name")
-            self.guest = f"{name} ({self.guest_id})"
+            self._guest_name = await self._store.read(f"/local/domain/{self.guest_id}/name")
+            self.guest = f"{self._guest_name} ({self.guest_id})"
         except (NotFoundError, DeniedError):
             pass
         self._tokens = [
@@ -152,15 +156,18 @@ class Device:
             await self._store.watch(f"{self.path}/online", self.wake),
         ]
         state = await self._own_state()
-        if state is XenbusState.CLOSED and not await self._online():
-            self._state = state
+        if not await self._online():
+            self._state, self._since = state, asyncio.get_running_loop().time()
             return
         if state is not XenbusState.INITIALISING:
             # A backend before us was here. 1, then 2, has the frontend negotiate anew.
             log.info("%s: was left in state %d, beginning anew", self, state)
             await self._set_state(XenbusState.INITIALISING)
-        await self._store.write(f"{self.path}/versions", "1,2")
-        await self._set_state(XenbusState.INIT_WAIT)
+        await self._offer()
+
+    async def _offer(self) -> None:
+        """Offer the device, which is in state 1, to its frontend."""
+        await self._set_state(XenbusState.INIT_WAIT, {"versions": "1,2"})
         log.info("%s: ready", self)
 
     async def _unwatch(self) -> None:
@@ -182,13 +189,20 @@ class Device:
     async def _frontend_state(self) -> XenbusState:
         try:
             return XenbusState.parse(await self._store.read(f"{self._frontend}/state"))
-        except NotFoundError:
+        except (NotFoundError, DeniedError):
+            # The guest owns it, and may forbid another domain than 0 to read it.
             return XenbusState.UNKNOWN
 
-    async def _set_state(self, state: XenbusState) -> None:
-        # Never bring a removed directory back to life.
-        await self._store.read(f"{self.path}/state")
-        await self._store.write(f"{self.path}/state", str(int(state)))
+    async def _set_state(self, state: XenbusState, also: Mapping[str, str] | None = None) -> None:
+        """Write our state, and other nodes of our directory with it."""
+
+        async def write(tx: int) -> None:
+            # Never bring a removed directory back to life.
+            await self._store.read(f"{self.path}/state", tx)
+            for node, value in {**(also or {}), "state": str(int(state))}.items():
+                await self._store.write(f"{self.path}/{node}", value, tx)
+
+        await self._store.run_transaction(write)
         log.debug("%s: backend state %d", self, state)
         self._state = state
         self._since = asyncio.get_running_loop().time()
@@ -212,6 +226,13 @@ class Device:
             log.info("%s: is being detached", self)
             await self._disconnect()
             self._state, self._since = own, asyncio.get_running_loop().time()
+        if own is XenbusState.INITIALISING and self._state is not own:
+            # Removed and made again before we looked: another device, with another configuration.
+            await self._disconnect()
+            self._broken = self._frontend_connected = False
+            await self._offer()
+        if front is not XenbusState.INITIALISED:
+            self._not_before = None
         if not online:
             return await self._step_offline(front)
         if front is XenbusState.INITIALISING:
@@ -267,10 +288,15 @@ class Device:
         left = self._left(INIT_WAIT_SECONDS)
         if left > 0:
             return left
-        delay = self._pace.delay()
-        if delay > 0:
-            log.warning("%s: negotiates too often, made to wait %.1f s", self, delay)
-            await asyncio.sleep(delay)
+        now = asyncio.get_running_loop().time()
+        if self._not_before is None:
+            delay = self._pace.delay()
+            self._not_before = now + delay
+            if delay > 0:
+                log.warning("%s: negotiates too often, made to wait %.1f s", self, delay)
+        if self._not_before > now:
+            return self._not_before - now
+        self._not_before = None
         try:
             await self._connect()
         except (ConfigError, XenAudioError) as error:
@@ -307,7 +333,9 @@ class Device:
         card = parse_card(await self._store.read_tree(self._frontend))
         loop = asyncio.get_running_loop()
         for nodes in card.streams:
-            place = StreamPlace(self.guest.split(" (")[0], self.devid, nodes.pcm, nodes.stream)
+            if self._ending:
+                return
+            place = StreamPlace(self._guest_name, self.devid, nodes.pcm, nodes.stream)
             route = self._routes.route(place, nodes.capture)
             setup = StreamSetup(
                 domid=self.guest_id,
@@ -319,14 +347,9 @@ class Device:
                 caps=nodes.caps,
                 route=route,
             )
-            connecting = loop.run_in_executor(None, self._engine.connect, self._hv, setup)
             try:
-                backend = await asyncio.shield(connecting)
-            except asyncio.CancelledError:
-                # The thread goes on: what it connects is ours to disconnect.
-                self.streams.append(LiveStream(place, nodes, str(route), await connecting))
-                raise
-            except XenAudioError as error:
+                backend = await loop.run_in_executor(None, self._engine.connect, self._hv, setup)
+            except (ValueError, XenAudioError) as error:
                 raise ConfigError(f"stream {nodes.pcm}/{nodes.stream}: {error}") from error
             self.streams.append(LiveStream(place, nodes, str(route), backend))
         log.info(

@@ -26,7 +26,7 @@ class StreamPlace:
 
 def _safe(name: str) -> str:
     """Make a guest's name fit to be part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "guest"
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".")[:64] or "guest"
 
 
 def parse_route(text: str, capture: bool) -> Route:
@@ -41,12 +41,15 @@ def parse_route(text: str, capture: bool) -> Route:
     path = os.path.abspath(path) + ("/" if path.endswith("/") else "")
     if len(os.fsencode(path)) > ROUTE_PATH_MOST - 256:
         raise RouteError(f"{text[:60]!r}...: the path is too long")
-    if capture and not os.path.isfile(path):
-        raise RouteError(f"{text!r}: there is no such file")
-    if not capture:
-        folder = path if path.endswith("/") or os.path.isdir(path) else os.path.dirname(path)
-        if not os.path.isdir(folder):
-            raise RouteError(f"{text!r}: there is no folder {folder}")
+    folder = path if path.endswith("/") or os.path.isdir(path) else os.path.dirname(path)
+    if capture and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise RouteError(f"{text!r}: there is no such file or folder")
+    if capture and not os.access(path, os.R_OK):
+        raise RouteError(f"{text!r}: it cannot be read")
+    if not capture and not os.path.isdir(folder):
+        raise RouteError(f"{text!r}: there is no folder {folder}")
+    if not capture and not os.access(folder, os.W_OK | os.X_OK):
+        raise RouteError(f"{text!r}: no file can be made in {folder}")
     return Route(RouteKind.FILE, path, kind == "loop")
 
 
@@ -58,12 +61,15 @@ class Routes:
     input: Route
 
     def route(self, place: StreamPlace, capture: bool) -> Route:
-        """Return a stream's route. A folder becomes a file in it, named after the stream."""
-        if capture:
-            return self.input
-        if self.output.kind is not RouteKind.FILE or not (
-            self.output.path.endswith("/") or os.path.isdir(self.output.path)
-        ):
-            return self.output
+        """Return a stream's route. A folder becomes a file in it, named after the stream.
+
+        A stream for which a folder of inputs has no file records silence.
+        """
+        route = self.input if capture else self.output
+        if route.kind is not RouteKind.FILE or not os.path.isdir(route.path):
+            return route
         name = f"{_safe(place.guest)}-{place.device}-{place.pcm}-{place.stream}.wav"
-        return Route(RouteKind.FILE, os.path.join(self.output.path, name))
+        path = os.path.join(route.path, name)
+        if capture and not os.path.isfile(path):
+            return Route()
+        return Route(RouteKind.FILE, path, route.loop)

@@ -14,7 +14,7 @@ from xenaudio.backend.pace import Pace
 from xenaudio.backend.routes import Routes
 from xenaudio.backend.statslog import JsonStatsLog
 from xenaudio.core.engine import Engine
-from xenaudio.core.errors import NotFoundError, XenAudioError
+from xenaudio.core.errors import ClosedError, NotFoundError, XenAudioError
 from xenaudio.core.hv import Hypervisor
 from xenaudio.core.store import Store
 
@@ -28,8 +28,11 @@ STATS_SECONDS = 0.1
 
 @dataclass
 class _Served:
-    device: Device
-    task: asyncio.Task[None]
+    """A backend directory, whatever device is in it."""
+
+    device: Device | None = None
+    noticed: bool = False  # something changed there since it was last looked at
+    task: asyncio.Task[None] | None = None
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Service:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     _devices: dict[str, _Served] = field(default_factory=dict)
     _paces: dict[int, Pace] = field(default_factory=dict)
+    _stopping: bool = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises XenAudioError when XenStore is out of reach."""
@@ -56,15 +60,19 @@ class Service:
                 lost.set_exception(error)
 
         self._store = await Store.open(self.hv, on_closed)
-        self._engine = Engine()
+        try:
+            self._engine = Engine()
+        except XenAudioError:
+            self._store.close()
+            raise
         loop = asyncio.get_running_loop()
         loop.add_reader(self._engine.fd, self._engine_told)
         stats_task = asyncio.create_task(self._log_stats()) if self.stats_log else None
         try:
             self._root = f"/local/domain/{await self._own_domid()}/backend/vsnd"
-            log.info("serving %s through %s", self._root, self.hv.address)
             token = await self._store.watch(self._root, self._noticed)
             await self._scan()
+            log.info("serving %s through %s", self._root, self.hv.address)
             self.ready.set()
             stopping = asyncio.create_task(stop.wait())
             either: set[asyncio.Future[Any]] = {stopping, lost}
@@ -92,11 +100,14 @@ class Service:
     def _noticed(self, path: str) -> None:
         """Something changed at or below the root: serve the device if it is a new one."""
         found = re.fullmatch(re.escape(self._root) + r"/(\d{1,5})/(\d{1,5})(/.*)?", path)
-        if found is None:
+        if found is None or self._stopping:
             return
-        device = f"{self._root}/{found[1]}/{found[2]}"
-        if device not in self._devices:
-            self._serve(device)
+        directory = f"{self._root}/{found[1]}/{found[2]}"
+        served = self._devices.get(directory)
+        if served is None:
+            served = self._devices[directory] = _Served()
+            served.task = asyncio.create_task(self._serve(directory, served), name=directory)
+        served.noticed = True
 
     async def _scan(self) -> None:
         try:
@@ -110,41 +121,64 @@ class Service:
             except NotFoundError:
                 continue
 
-    def _serve(self, path: str) -> None:
+    async def _serve(self, path: str, served: _Served) -> None:
+        """Serve the device at `path`, and each that is made there after it, while there is one."""
         domid = int(path.split("/")[-2])
         pace = self._paces.setdefault(domid, Pace(HANDSHAKES_PER_SECOND, HANDSHAKE_BURST))
-        device = Device(self._store, self.hv, self._engine, self.routes, path, pace, self.stats_log)
-        task = asyncio.create_task(device.run(), name=path)
-        self._devices[path] = _Served(device, task)
-        task.add_done_callback(lambda task: self._ended(path, task))
-
-    def _ended(self, path: str, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            return
-        served = self._devices.pop(path)
-        error = task.exception()
-        if error is not None:
-            log.error("%s: not served any more", served.device, exc_info=error)
-        domid = served.device.guest_id
-        if not any(s.device.guest_id == domid for s in self._devices.values()):
+        # What changes while a device ends, or while it is looked for, may be a new one.
+        while served.noticed and not self._stopping:
+            served.noticed = False
+            try:
+                if not await self._is_device(path):
+                    continue
+                if self._stopping:
+                    break
+                served.device = Device(
+                    self._store, self.hv, self._engine, self.routes, path, pace, self.stats_log
+                )
+                await served.device.run()
+                served.noticed = True
+            except ClosedError:
+                break  # told once, for all
+            except XenAudioError as error:
+                log.error("%s: not served any more: %s", served.device or path, error)
+                break
+            except Exception:
+                log.exception("%s: not served any more", served.device or path)
+                break
+            finally:
+                served.device = None
+        if self._devices.get(path) is served:
+            del self._devices[path]
+        if not any(int(other.split("/")[-2]) == domid for other in self._devices):
             self._paces.pop(domid, None)
+
+    async def _is_device(self, path: str) -> bool:
+        try:
+            await asyncio.gather(
+                self._store.read(f"{path}/frontend"), self._store.read(f"{path}/state")
+            )
+        except NotFoundError:
+            return False
+        return True
 
     def _engine_told(self) -> None:
         self._engine.clear()
         for served in self._devices.values():
-            served.device.suspect()
+            if served.device is not None:
+                served.device.suspect()
 
     async def _log_stats(self) -> None:
         assert self.stats_log is not None
         while True:
             await asyncio.sleep(STATS_SECONDS)
             for served in self._devices.values():
-                for stream in served.device.streams:
+                for stream in served.device.streams if served.device is not None else ():
                     self.stats_log.record(stream)
 
     async def _stop_devices(self) -> None:
-        served, self._devices = list(self._devices.values()), {}
-        for one in served:
-            one.task.cancel()
-        await asyncio.gather(*(one.task for one in served), return_exceptions=True)
-        await asyncio.gather(*(one.device.stop() for one in served))
+        self._stopping = True
+        for served in self._devices.values():
+            if served.device is not None:
+                served.device.end()
+        await asyncio.gather(*(s.task for s in self._devices.values() if s.task is not None))

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from typing import TextIO
 
 from xenaudio.backend.device import LiveStream
+
+log = logging.getLogger(__name__)
 
 
 class JsonStatsLog:
@@ -21,10 +24,13 @@ class JsonStatsLog:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._broken = False
 
     def record(self, stream: LiveStream) -> None:
-        """Write one stream's line."""
-        json.dump(
+        """Write one stream's line. When that fails, say so once and write no more."""
+        if self._broken:
+            return
+        line = json.dumps(
             {
                 "time_ns": time.monotonic_ns(),
                 **dataclasses.asdict(stream.place),
@@ -32,8 +38,11 @@ class JsonStatsLog:
                 "route": stream.route,
                 "stats": dataclasses.asdict(stream.backend.stats()),
                 "trace": stream.backend.trace(),
-            },
-            self._file,
+            }
         )
-        self._file.write("\n")
-        self._file.flush()
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._broken = True
+            log.error("no more statistics: %s: %s", self._file.name, error.strerror)

@@ -20,9 +20,9 @@ DESCRIPTION = """\
 Serve the sound devices (vsnd) of all guests until stopped with SIGTERM or Ctrl-C.
 
 A route is `null` (nowhere; silence) or `file:PATH`. What guests play goes to a WAV file at PATH or,
-when PATH is a folder, to a file in it for each stream. Nothing is overwritten: -2, -3, ... is put
-before .wav. What guests record comes from the WAV or FLAC file at PATH, followed by silence; with
-`loop:PATH` it begins again.
+when PATH is a folder, to GUEST-DEVICE-PCM-STREAM.wav in it. Nothing is overwritten: -2, -3, ... is
+put before .wav. What guests record comes from the WAV or FLAC file at PATH, or the file of such a
+name in a folder, followed by silence; with `loop:PATH` it begins again.
 """
 
 
