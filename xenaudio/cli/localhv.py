@@ -18,6 +18,7 @@ from typing import Any
 from xenaudio.localhv import LocalHvError, LocalHypervisor, VsndError
 from xenaudio.localhv.control import ControlServer, request
 from xenaudio.localhv.hypervisor import default_directory
+from xenaudio.localhv.processes import MARK
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -219,7 +220,8 @@ def _run(args: argparse.Namespace) -> int:
         raise LocalHvError("run: no command given: expected NAME -- CMD ARGUMENTS...")
     _lead_group()
     domain = request(_directory(args), "register", name=args.name)
-    os.environ["XENAUDIO_HV"] = os.environ["XENSTORED_PATH"] = domain["socket"]
+    for name in ("XENAUDIO_HV", "XENSTORED_PATH", MARK):
+        os.environ[name] = domain["socket"]
     try:
         os.execvp(argv[0], argv)
     except OSError as error:

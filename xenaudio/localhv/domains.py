@@ -54,7 +54,7 @@ class Domain:
         self.party = Party(name, domid)
         self.account = Account(domid)
         self.cards: dict[int, Card] = {}  # by device number
-        self.processes = Processes()
+        self.processes = Processes(self.socket)
         self.connections: set[Connection] = set()
         self.lock = asyncio.Lock()  # held while the domain is made, changed or taken down
         self.state = "running"  # or "paused", "saved", "dead"

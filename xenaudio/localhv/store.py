@@ -187,7 +187,30 @@ class _View:
 
     def get(self, account: Account, path: str) -> Node | None:
         """The node at `path`, which the requester has then read."""
-        return self.peek(path)
+        return self.note(account, path, self.peek(path))
+
+    def note(self, account: Account, path: str, node: Node | None) -> Node | None:
+        """The requester has read that `node` is at `path` (or none)."""
+        return node
+
+    def nearest(self, account: Account, path: str) -> tuple[int, Node]:
+        """The nearest parent that exists: how many levels above `path`, and the node.
+
+        One walk down: a path may have a thousand levels, and to look at each from the root would
+        let one guest keep the server busy.
+        """
+        names = _parts(path)[:-1]
+        node = self.root
+        for depth, name in enumerate(names):
+            child = node.children.get(name)
+            if child is None:
+                self.note(account, "/" + "/".join(names[: depth + 1]), None)
+                break
+            node = child
+        else:
+            depth = len(names)
+        self.note(account, "/" + "/".join(names[:depth]), node)
+        return len(names) + 1 - depth, node
 
     def _replace(self, path: str, change: Callable[[Node], Node]) -> None:
         names = _parts(path)
@@ -212,18 +235,23 @@ class _View:
 
         self._replace(path, change)
 
-    def add(self, path: str, value: bytes, perms: Perms) -> None:
-        """Makes a node; its parent exists, it does not."""
+    def add(self, path: str, levels: int, value: bytes, perms: Perms) -> None:
+        """Makes a node and the parents that it lacks: `levels` nodes in all. Its parent above
+        those exists, the first of those does not."""
         generation = self.store.next_generation()
-        name = path.rpartition("/")[2]
-        self.count(perms[0].domid, 1)
+        names = _parts(path)
+        above, made = names[:-levels], names[-levels:]
+        self.count(perms[0].domid, levels)
+        node = Node(value, perms, {}, generation)
+        for name in reversed(made[1:]):
+            node = Node(b"", perms, {name: node}, generation)
 
         def change(parent: Node) -> Node:
             children = dict(parent.children)
-            children[name] = Node(value, perms, {}, generation)
+            children[made[0]] = node
             return parent._replace(children=children, generation=generation)
 
-        self._replace(parent_of(path), change)
+        self._replace("/" + "/".join(above), change)
 
     def drop(self, path: str) -> None:
         """Removes an existing node with all below it."""
@@ -291,15 +319,14 @@ class _Transaction(_View):
         super().__init__(store, store.live.root)
         self._start = store.live.root
         self._read: dict[str, int] = {}
-        self._log: list[tuple[str, str, bytes, Perms]] = []
+        self._log: list[Callable[[_View], None]] = []
         self._fire: dict[str, tuple[bool, tuple[Perms, ...]]] = {}
         self._owned: Counter[int] = Counter()
         self._failed = False
         self._created = False
         self.doomed = False  # its domain was restored meanwhile: the commit gets EAGAIN
 
-    def get(self, account: Account, path: str) -> Node | None:
-        node = self.peek(path)
+    def note(self, account: Account, path: str, node: Node | None) -> Node | None:
         if path not in self._read:
             if len(self._read) >= QUOTA_TRANSACTION_NODES and not account.privileged:
                 self._failed = True
@@ -309,16 +336,16 @@ class _Transaction(_View):
 
     def set(self, path: str, value: bytes, perms: Perms) -> None:
         super().set(path, value, perms)
-        self._log.append(("set", path, value, perms))
+        self._log.append(lambda live: live.set(path, value, perms))
 
-    def add(self, path: str, value: bytes, perms: Perms) -> None:
-        super().add(path, value, perms)
+    def add(self, path: str, levels: int, value: bytes, perms: Perms) -> None:
+        super().add(path, levels, value, perms)
         self._created = True
-        self._log.append(("add", path, value, perms))
+        self._log.append(lambda live: live.add(path, levels, value, perms))
 
     def drop(self, path: str) -> None:
         super().drop(path)
-        self._log.append(("drop", path, b"", ()))
+        self._log.append(lambda live: live.drop(path))
 
     def count(self, domid: int, change: int) -> None:
         self._owned[domid] += change
@@ -342,8 +369,8 @@ class _Transaction(_View):
         if self._failed:
             raise WireError(errno.ENOMEM)
         if self._created and not account.privileged:
-            for domid, change in self._owned.items():
-                if change and live.owned(domid) + change >= QUOTA_NODES and domid != 0:
+            for domid, more in self._owned.items():
+                if more and live.owned(domid) + more >= QUOTA_NODES and domid != 0:
                     raise WireError(errno.ENOSPC)
         if self.doomed:
             raise WireError(errno.EAGAIN)
@@ -352,13 +379,8 @@ class _Transaction(_View):
                 node = live.peek(path)
                 if (node.generation if node else _ABSENT) != generation:
                     raise WireError(errno.EAGAIN)
-        for kind, path, value, perms in self._log:
-            if kind == "set":
-                live.set(path, value, perms)
-            elif kind == "add":
-                live.add(path, value, perms)
-            else:
-                live.drop(path)
+        for change in self._log:
+            change(live)
         for path, (exact, seen) in self._fire.items():
             self.store.fire(path, exact, seen)
 
@@ -375,7 +397,7 @@ class Store:
         self._special = {INTRODUCE_DOMAIN: owner, RELEASE_DOMAIN: owner}
         self._watches: dict[str, list[Watch]] = {}
         for path in ("/tool", "/tool/xenstored"):
-            self.live.add(path, b"", owner)
+            self.live.add(path, 1, b"", owner)
 
     def next_generation(self) -> int:
         """A generation later than any before."""
@@ -521,8 +543,8 @@ class Session:
         parent = view.get(self.account, parent_of(path))
         assert parent is not None
         gone = view.walk(path)
-        for at, _ in gone:
-            view.get(self.account, at)
+        for at, node in gone:
+            view.note(self.account, at, node)
         above = {at: node.perms for at, node in gone}
         view.drop(path)
         for at, node in gone:
@@ -673,36 +695,24 @@ class Session:
         node = view.get(self.account, path)
         if node is not None and rights(self.account.domid, node.perms) & needed == needed:
             return node
-        at = path
-        while True:
-            at = parent_of(at)
-            parent = view.get(self.account, at)
-            if parent is not None:
-                break
+        _, parent = view.nearest(self.account, path)
         known = rights(self.account.domid, parent.perms) & needed
         raise WireError(errno.ENOENT if known and node is None else errno.EACCES)
 
     def _create(self, view: _View, path: str, value: bytes) -> None:
-        missing = []
-        at = path
-        while (parent := view.get(self.account, at)) is None:
-            missing.append(at)
-            at = parent_of(at)
-        if not self.account.privileged:
-            if view.owned(self.account.domid) + len(missing) > QUOTA_NODES:
-                view.fail()
-                raise WireError(errno.ENOSPC)
-            name = missing[-1].rpartition("/")[2]
-            self._check_size(view, parent._replace(children={**parent.children, name: parent}))
-            below: dict[str, Node] = {}
-            for at in missing:
-                self._check_size(view, Node(b"" if below else value, parent.perms, below, 0))
-                below = {at.rpartition("/")[2]: parent}
+        levels, parent = view.nearest(self.account, path)
         perms = parent.perms
         if not self.account.privileged:
+            if view.owned(self.account.domid) + levels > QUOTA_NODES:
+                view.fail()
+                raise WireError(errno.ENOSPC)
             perms = (Perm(self.account.domid, perms[0].bits), *perms[1:])
-        for at in reversed(missing):
-            view.add(at, value if at == path else b"", perms)
+            made = _parts(path)[-levels:]
+            self._check_size(view, parent._replace(children={**parent.children, made[0]: parent}))
+            for name in made[1:]:
+                self._check_size(view, Node(b"", perms, {name: parent}, 0))
+            self._check_size(view, Node(value, perms, {}, 0))
+        view.add(path, levels, value, perms)
 
     def _check_size(self, view: _View, node: Node) -> None:
         if not self.account.privileged and node.record_octets() >= QUOTA_ENTRY_OCTETS:
