@@ -26,6 +26,10 @@ VSND = """[['CARD, sample-rates=8000;44100;48000;96000, buffer-size=1048576, cha
             'PCM, sample-formats=s32_be', 'STREAM, unique-id=wide, type=p']]"""
 
 
+# A buffer so large that a machine that is busy with other tests does not make it run dry.
+SLOW_MACHINE = ("--buffer-ms", "300")
+
+
 class Room:
     """A guest, a backend that plays into files and records from one, and a folder."""
 
@@ -116,7 +120,8 @@ def test_a_file_arrives_bit_for_bit(
     path = room.folder / f"in.{ending}"
     sound = write(path, by_name(format), rate, channels, 0.4)
     stats = room.folder / "stats.json"
-    done = room.run("play", str(path), "--period-ms", period_ms, "--stats", str(stats))
+    geometry = ("--period-ms", period_ms, *SLOW_MACHINE)
+    done = room.run("play", str(path), *geometry, "--stats", str(stats))
     assert done.returncode == 0, done.stderr
     room.end_serve()
     assert room.played(by_name(format)) == [sound]
@@ -129,7 +134,7 @@ def test_a_file_arrives_bit_for_bit(
 def test_a_format_that_the_card_lacks_goes_in_a_wider_one(room: Room) -> None:
     path = room.folder / "in.wav"
     write(path, by_name("s16_le"), 48000, 2, 0.2)
-    assert room.run("play", str(path), "--pcm", "1").returncode == 0
+    assert room.run("play", str(path), "--pcm", "1", *SLOW_MACHINE).returncode == 0
     room.end_serve()
     assert room.played(by_name("s32_be")) == [whole(path, by_name("s32_be"))]
 
@@ -147,9 +152,9 @@ def test_a_format_that_nothing_holds_is_refused(room: Room) -> None:
 def test_a_wav_from_a_pipe_and_raw_samples(room: Room) -> None:
     path = room.folder / "in.wav"
     sound = write(path, by_name("s24_le"), 48000, 2, 0.2)
-    assert room.run("play", "-", stdin=path.read_bytes()).returncode == 0
+    assert room.run("play", "-", *SLOW_MACHINE, stdin=path.read_bytes()).returncode == 0
     raw = ("--rate", "48000", "--channels", "2", "--format", "s24_le")
-    assert room.run("play", "-", *raw, stdin=sound).returncode == 0
+    assert room.run("play", "-", *raw, *SLOW_MACHINE, stdin=sound).returncode == 0
     room.end_serve()
     assert room.played(by_name("s24_le")) == [sound, sound]
 
@@ -157,7 +162,7 @@ def test_a_wav_from_a_pipe_and_raw_samples(room: Room) -> None:
 @pytest.mark.parametrize("ending", ["wav", "flac"])
 def test_a_recording_is_what_the_microphone_gave(room: Room, ending: str) -> None:
     path = room.folder / f"rec.{ending}"
-    done = room.run("record", str(path), "--seconds", "0.3", "--period-ms", "10")
+    done = room.run("record", str(path), "--seconds", "0.3", "--period-ms", "10", *SLOW_MACHINE)
     assert done.returncode == 0, done.stderr
     got = whole(path, by_name("s16_le"))
     assert len(got) == round(0.3 * 48000) * 4
@@ -182,7 +187,9 @@ def test_play_goes_on_with_the_first_frame_not_heard_when_the_backend_returns(ro
     path = room.folder / "in.wav"
     sound = write(path, by_name("s16_le"), 48000, 2, 2.0)
     playing = subprocess.Popen(
-        room.command("play", str(path)), env=room.env, stderr=subprocess.PIPE
+        room.command("play", str(path), "--buffer-ms", "1000"),
+        env=room.env,
+        stderr=subprocess.PIPE,
     )
     (first,) = wait_for_files(room, 1, 100_000)
     room.end_serve()
