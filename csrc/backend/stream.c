@@ -182,6 +182,7 @@ static void send_position(struct xa_back_stream *s, uint64_t now)
     if (sent < 0) {
         break_stream(s, "its event page has an impossible index");
     } else if (sent) {
+        s->sent = s->transport.position;
         s->stats.events++;
         notify(s, s->evt_port);
     } else {
@@ -196,12 +197,14 @@ static void send_position(struct xa_back_stream *s, uint64_t now)
  * for, ever more seldom, because the guest may be paused for hours. */
 static void flush_position(struct xa_back_stream *s, uint64_t now)
 {
+    uint64_t position = s->events.held_position;
     int sent = xa_evtpage_back_flush(&s->events);
     uint64_t wait = now - s->held_since;
 
     if (sent < 0) {
         break_stream(s, "its event page has an impossible index");
     } else if (sent) {
+        s->sent = position;
         s->stats.events++;
         notify(s, s->evt_port);
     } else {
@@ -311,6 +314,11 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
         return;
     case XENSND_OP_TRIGGER:
         advance(s, now);
+        if (request->op.trigger.type == XENSND_OP_TRIGGER_STOP && s->has_events && s->events.held) {
+            /* It would tell of what STOP drops, after STOP was answered. */
+            xa_evtpage_back_discard(&s->events);
+            s->transport.told = s->sent;
+        }
         status = xa_transport_trigger(&s->transport, now, request->op.trigger.type);
         if (status < 0)
             refuse(s, request, status, why_refused(s, "a TRIGGER out of place"),

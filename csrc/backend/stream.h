@@ -38,6 +38,7 @@ struct xa_back_stream {
     struct xa_back_ring ring;
     struct xa_evtpage_back events;
     bool has_events;     /* protocol version 2 */
+    uint64_t sent;       /* the last position that found room in the event page */
     uint64_t held_since; /* while events.held: since when its page is full, */
     uint64_t flush_at;   /* and when to look again */
 

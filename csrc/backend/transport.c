@@ -25,7 +25,7 @@ void xa_transport_open(struct xa_transport *t, struct xa_pcm *pcm)
     t->pcm = pcm;
     t->started = t->paused = t->dry_stop = t->sounded = t->overrun = false;
     t->fifo = (struct xa_fifo){.memory = pcm->fifo_memory, .size = pcm->fifo_octets};
-    t->moved = t->skipped = t->reached = t->position = 0;
+    t->moved = t->skipped = t->reached = t->position = t->told = 0;
     t->run_on = 0;
     t->event_at = xa_position_next_event(0, period_of(&pcm->params), pcm->params.frame_octets);
 }
@@ -139,7 +139,7 @@ bool xa_transport_advance(struct xa_transport *t, uint64_t now)
     params = &t->pcm->params;
     if (t->capture) {
         capture(t, now);
-        position = t->moved;
+        position = t->moved + t->skipped;
     } else {
         struct xa_output *output = t->pcm->output;
         bool clamped;
@@ -158,6 +158,7 @@ bool xa_transport_advance(struct xa_transport *t, uint64_t now)
     if (t->position < t->event_at)
         return false;
     t->event_at = xa_position_next_event(t->position, period_of(params), params->frame_octets);
+    t->told = t->position;
     return params->period_octets != 0;
 }
 
@@ -219,15 +220,14 @@ int xa_transport_read(struct xa_transport *t, uint64_t now, uint32_t offset, uin
     return 0;
 }
 
-/* Forgets what is stored. The position stays where it is, and counts on from there. */
+/* Forgets what is stored. Positions count on from the last one told. */
 static void discard(struct xa_transport *t)
 {
     t->frames_dropped += t->fifo.fill / t->pcm->params.frame_octets;
     t->fifo.head = t->fifo.fill = 0;
     t->run_on = 0;
-    if (t->position > t->moved + t->skipped)
-        t->skipped = t->position - t->moved;
-    t->reached = t->position;
+    t->skipped = t->told - t->moved;
+    t->reached = t->position = t->told;
 }
 
 int xa_transport_trigger(struct xa_transport *t, uint64_t now, unsigned type)

@@ -10,6 +10,9 @@
  * stands still until as much has been played, so that `written - position` stays right at the
  * guest's end.
  *
+ * STOP drops what is stored. The guest knows only the last position that it was told, so positions
+ * count on from that one: what it wrote, or asks for, afterwards it can count from there.
+ *
  * Times are CLOCK_MONOTONIC nanoseconds. Used by the engine's thread, or any one thread.
  */
 #ifndef XA_BACKEND_TRANSPORT_H
@@ -30,11 +33,13 @@ struct xa_transport {
     bool sounded;  /* samples were moved since START */
     bool overrun;  /* capture: samples are being dropped */
     struct xa_fifo fifo;
-    uint64_t moved;   /* octets that went through since OPEN */
-    uint64_t skipped; /* octets that the position is ahead of `moved` for good (STOP while ahead) */
-    uint32_t run_on;  /* octets of silence played since samples ran out */
-    uint64_t reached; /* octets played, heard and run on when last looked at: may go back */
-    uint64_t position; /* the largest of these: never goes back */
+    uint64_t moved; /* octets that went through since OPEN */
+    uint64_t
+        skipped; /* what the position is ahead of `moved` since the last STOP; wraps when behind */
+    uint32_t run_on;   /* octets of silence played since samples ran out */
+    uint64_t reached;  /* octets played, heard and run on when last looked at: may go back */
+    uint64_t position; /* the largest of these: never goes back, but to `told` on STOP */
+    uint64_t told;     /* what the last event reported */
     uint64_t event_at; /* the position at which the next event is due */
 
     /* Counted since xa_transport_init; frames, except xruns and clamps. */
@@ -61,7 +66,7 @@ int xa_transport_read(struct xa_transport *transport, uint64_t now, uint32_t off
                       uint32_t length);
 int xa_transport_trigger(struct xa_transport *transport, uint64_t now, unsigned type);
 
-/* Moves what is due. True when an event is due: send `position`. */
+/* Moves what is due. True when an event is due: send `position`, which is `told` from then on. */
 bool xa_transport_advance(struct xa_transport *transport, uint64_t now);
 
 /* When xa_transport_advance should be called next; UINT64_MAX: nothing is to be done. */

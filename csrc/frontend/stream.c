@@ -74,7 +74,11 @@ struct xa_stream {
     uint64_t asked;      /* capture: in READs sent */
     uint64_t fetched;    /* capture: in READs answered */
     uint64_t taken;      /* capture: given to the owner */
-    uint64_t skipped;    /* capture: lost in overruns */
+    uint64_t skipped;    /* capture: lost in overruns, or dropped by STOP */
+    uint64_t dropped;    /* playback: written and dropped by STOP; wraps when it ran on past that */
+    uint64_t mark;       /* written - dropped when STOP was sent */
+    uint16_t stop_id;    /* its request's id, */
+    bool stopping;       /* while it is not answered */
     uint64_t position;
     uint64_t position_us;
     bool dry;
@@ -449,6 +453,8 @@ int xa_stream_open(struct xa_stream *stream, const struct xa_stream_params *para
     stream->running = false;
     stream->error = 0;
     stream->written = stream->asked = stream->fetched = stream->taken = stream->skipped = 0;
+    stream->dropped = stream->mark = 0;
+    stream->stopping = false;
     stream->unanswered = 0;
     stream->position = stream->position_us = 0;
     stream->clock_us = stream->clock_position = 0;
@@ -486,7 +492,7 @@ int xa_stream_trigger(struct xa_stream *stream, uint8_t type)
         return error;
     if (type > XENSND_OP_TRIGGER_RESUME)
         return -EINVAL;
-    if (stream->state != XA_STREAM_OPEN)
+    if (stream->state != XA_STREAM_OPEN || stream->stopping)
         return -EBUSY;
     memset(&req, 0, sizeof(req));
     req.operation = XENSND_OP_TRIGGER;
@@ -494,6 +500,11 @@ int xa_stream_trigger(struct xa_stream *stream, uint8_t type)
     error = send_one(stream, &req);
     if (error < 0)
         return error;
+    if (type == XENSND_OP_TRIGGER_STOP) {
+        stream->stopping = true;
+        stream->stop_id = req.id;
+        stream->mark = stream->written - stream->dropped;
+    }
     stream->running = type == XENSND_OP_TRIGGER_START || type == XENSND_OP_TRIGGER_RESUME;
     stream->clock_us = monotonic_us();
     stream->clock_position = stream->position;
@@ -507,7 +518,8 @@ uint32_t xa_stream_room(const struct xa_stream *stream)
 
     if (stream->state != XA_STREAM_OPEN || stream->config.capture || stream->error < 0)
         return 0;
-    room = xa_position_room(stream->written, stream->position, stream->params.buffer_octets);
+    room = xa_position_room(stream->written - stream->dropped, stream->position,
+                            stream->params.buffer_octets);
     /* Whatever the position says: what a WRITE without a response covers may not be read yet. */
     settled = stream->params.buffer_octets - stream->unanswered;
     if (room > settled)
@@ -565,7 +577,7 @@ static void fetch(struct xa_stream *stream)
     struct xensnd_req req;
 
     if (!stream->config.capture || stream->state != XA_STREAM_OPEN || stream->error < 0 ||
-        stream->asked > stream->fetched)
+        stream->asked > stream->fetched || stream->stopping)
         return;
     available = stream->position - stream->skipped - stream->asked;
     if (available > buffer) {
@@ -646,7 +658,7 @@ int64_t xa_stream_latency(const struct xa_stream *stream)
     if (stream->config.capture)
         octets = (int64_t) (stream->position - stream->skipped - stream->taken);
     else
-        octets = (int64_t) (stream->written - stream->position);
+        octets = (int64_t) (stream->written - stream->dropped - stream->position);
     return octets / (int64_t) stream->frame;
 }
 
@@ -689,6 +701,23 @@ static int take_ranges(struct xa_stream *stream, const struct xensnd_query_hw_pa
     return 0;
 }
 
+static int take_events(struct xa_stream *stream, uint64_t now_us);
+
+/*
+ * STOP was answered: what was written and not heard, or captured and not asked for, is gone.
+ * Positions count on from the last one that was sent before the answer.
+ */
+static int forget_dropped(struct xa_stream *stream)
+{
+    if (take_events(stream, monotonic_us()) < 0)
+        return -EPROTO;
+    if (stream->config.capture)
+        stream->skipped = stream->position - stream->asked;
+    else
+        stream->dropped += stream->mark - stream->position;
+    return 0;
+}
+
 static int respond(struct xa_stream *stream, const struct xensnd_resp *resp)
 {
     struct pending *pending = &stream->pending[resp->id % XA_RING_ENTRIES];
@@ -722,6 +751,11 @@ static int respond(struct xa_stream *stream, const struct xensnd_resp *resp)
         }
         break;
     case XENSND_OP_TRIGGER:
+        if (stream->stopping && resp->id == stream->stop_id) {
+            stream->stopping = false;
+            if (error == 0 && forget_dropped(stream) < 0)
+                return -EPROTO;
+        }
         tell(stream, XA_EVENT_TRIGGERED, error);
         break;
     case XENSND_OP_HW_PARAM_QUERY:
@@ -748,14 +782,14 @@ static int respond(struct xa_stream *stream, const struct xensnd_resp *resp)
 
 static int take_position(struct xa_stream *stream, uint64_t position, uint64_t now_us)
 {
-    uint64_t written = stream->config.capture ? position : stream->written;
+    uint64_t written = stream->config.capture ? position : stream->written - stream->dropped;
 
     if (!xa_position_plausible(position, stream->position, written, stream->params.buffer_octets))
         return fault(stream, "position that cannot be true", position);
     stream->position = position;
     stream->position_us = now_us;
     stream->stats.events++;
-    if (!stream->config.capture && position > stream->written && !stream->dry) {
+    if (position > written && !stream->dry) {
         stream->dry = true;
         stream->stats.underruns++;
     }
@@ -834,9 +868,9 @@ static void reckon_position(struct xa_stream *stream, uint64_t now_us)
         return;
     frames = xa_frames_in((now_us - stream->clock_us) * 1000, stream->params.rate);
     position = stream->clock_position + frames * stream->frame;
-    if (!stream->config.capture && position >= stream->written) {
+    if (!stream->config.capture && position >= stream->written - stream->dropped) {
         /* Dry: the clock begins again with what is written next. */
-        position = stream->written;
+        position = stream->written - stream->dropped;
         stream->clock_position = position;
         stream->clock_us = now_us;
     }

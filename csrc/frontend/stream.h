@@ -94,7 +94,9 @@ int xa_stream_open(struct xa_stream *stream, const struct xa_stream_params *para
 /* Closes it; then XA_EVENT_CLOSED. What was written and not played is dropped. */
 int xa_stream_close(struct xa_stream *stream);
 
-/* `type`: XENSND_OP_TRIGGER_START, _PAUSE, _STOP or _RESUME; then XA_EVENT_TRIGGERED. */
+/* `type`: XENSND_OP_TRIGGER_START, _PAUSE, _STOP or _RESUME; then XA_EVENT_TRIGGERED. After STOP,
+ * what was written and not heard, or captured and not fetched, is gone; positions count on from the
+ * last one. -EBUSY while another STOP is not answered. */
 int xa_stream_trigger(struct xa_stream *stream, uint8_t type);
 
 /*
