@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from scripted_backend import S16, VSND, Setting, until
@@ -288,5 +289,40 @@ def test_the_end_of_the_store_is_survived(scene: Callable[..., None]) -> None:
         await s.back.front_reaches(1)
         await s.back.connect("0/0")
         await s.card.connected(10)
+
+    scene(test)
+
+
+def test_a_restored_guest_negotiates_with_its_new_domid(
+    scene: Callable[..., None], tmp_path: Path
+) -> None:
+    async def test(s: Setting) -> None:
+        await s.card.__aenter__()
+        await s.back.connect("0/0")
+        await s.card.connected(10)
+        old = s.back.guest.domid
+        saving = asyncio.create_task(s.machine.do(s.machine.hv.save(s.back.guest, tmp_path / "s")))
+        back = s.back.back
+
+        async def removed() -> bool:
+            return await s.back.store.read(f"{back}/state") == "5"
+
+        await until(removed, "the toolstack removes the device")
+        await s.back.state(6)
+        await saving
+        s.back.forget()
+        restoring = asyncio.create_task(
+            s.machine.do(s.machine.hv.restore(tmp_path / "s", wait=False))
+        )
+        s.back.guest = await restoring
+        assert s.back.guest.domid != old
+        await s.back.connect("0/0")
+        await until(lambda: s.card.state is CardState.CONNECTED, "connected again")
+        stream = s.card.find_stream(capture=False)
+        opening = asyncio.create_task(
+            stream.open(48000, S16, 2, period_frames=100, buffer_frames=400)
+        )
+        await s.back.streams["0/0"].accept_open()
+        await opening
 
     scene(test)
