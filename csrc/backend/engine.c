@@ -30,6 +30,7 @@ struct xa_engine {
     pthread_mutex_t mutex;
     pthread_cond_t job_done;
     struct xa_back_stream *streams;
+    struct xa_allowance *allowances; /* of the guests that have streams */
     uint64_t removals; /* streams removed so far: an event for one may still be on its way */
     bool stop;
     int epoll_fd;
@@ -260,8 +261,6 @@ int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
     s->hv = hv;
     s->config = *config;
     s->has_events = config->evt_ring_ref != 0;
-    s->tokens = 1000;
-    s->tokens_at = xa_monotonic_ns();
     s->more = true; /* requests may be there already */
     xa_transport_init(&s->transport, config->capture);
 
@@ -293,8 +292,11 @@ int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
 
     pthread_mutex_lock(&engine->mutex);
     *failed = "the engine cannot listen to it";
-    error = add_fd(engine, xa_evtchn_fd(s->evtchn), s);
-    if (!error) {
+    s->allowance = xa_allowance_join(&engine->allowances, domid, xa_monotonic_ns());
+    error = s->allowance ? add_fd(engine, xa_evtchn_fd(s->evtchn), s) : -ENOMEM;
+    if (error) {
+        xa_allowance_leave(&engine->allowances, s->allowance);
+    } else {
         s->next = engine->streams;
         engine->streams = s;
         wake(engine);
@@ -323,6 +325,7 @@ void xa_back_stream_disconnect(struct xa_back_stream *stream)
     xa_engine_forget(stream);
     while (stream->job_running && !stream->job_done)
         pthread_cond_wait(&engine->job_done, &engine->mutex);
+    xa_allowance_leave(&engine->allowances, stream->allowance);
     pthread_mutex_unlock(&engine->mutex);
     free_stream(stream);
 }

@@ -15,12 +15,9 @@
 #define FLUSH_SOON (10 * MS)
 #define FLUSH_SELDOM (500 * MS)
 
-/* A 2 ms period takes 1000 tokens a second. */
-#define TOKENS_PER_MS 8
-#define TOKENS_MOST 4000
+/* A thread, a map and a file; a thread is started for closing too. */
 #define TOKENS_FOR_OPEN 100
-#define OCTETS_PER_TOKEN 16384u /* of a READ or WRITE */
-#define THROTTLE (10 * MS)
+#define TOKENS_FOR_CLOSE 30
 #define TOKENS_AT_ONCE 32
 
 static void break_stream(struct xa_back_stream *s, const char *why)
@@ -66,12 +63,13 @@ static int32_t status_of(int error)
 static void respond(struct xa_back_stream *s, const struct xensnd_req *request, int32_t status,
                     const struct xensnd_query_hw_param *ranges)
 {
-    struct xensnd_resp response = {
-        .id = request->id,
-        .operation = request->operation,
-        .status = status,
-    };
+    struct xensnd_resp response;
 
+    /* All of it: an initialiser need not reach the octets of the union beyond its first member. */
+    memset(&response, 0, sizeof(response));
+    response.id = request->id;
+    response.operation = request->operation;
+    response.status = status;
     if (ranges)
         response.resp.hw_param = *ranges;
     if (status < 0) {
@@ -228,14 +226,24 @@ static void record(struct xa_back_stream *s, uint64_t now)
     };
 }
 
+static void spend(struct xa_back_stream *s, uint64_t now, uint32_t tokens)
+{
+    s->stats.throttles += xa_allowance_spend(s->allowance, now, tokens);
+}
+
 static void advance(struct xa_back_stream *s, uint64_t now)
 {
     uint64_t moved = s->transport.moved;
 
-    if (xa_transport_advance(&s->transport, now))
+    if (xa_transport_advance(&s->transport, now)) {
+        spend(s, now, 1);
         send_position(s, now);
-    if (s->transport.moved != moved)
+    }
+    moved = s->transport.moved - moved;
+    if (moved) {
+        spend(s, now, 1 + (uint32_t) (moved / XA_OCTETS_PER_TOKEN));
         record(s, now);
+    }
 }
 
 static void handle_open(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
@@ -346,39 +354,19 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
     }
 }
 
-static void refill_tokens(struct xa_back_stream *s, uint64_t now)
-{
-    uint64_t ms = (now - s->tokens_at) / MS;
-
-    if (!ms)
-        return;
-    s->tokens_at += ms * MS;
-    if (ms > TOKENS_MOST)
-        ms = TOKENS_MOST;
-    s->tokens += (int64_t) ms * TOKENS_PER_MS;
-    if (s->tokens > TOKENS_MOST)
-        s->tokens = TOKENS_MOST;
-}
-
-static void throttle(struct xa_back_stream *s, uint64_t now)
-{
-    s->throttled = true;
-    s->throttled_until = now + THROTTLE;
-    s->stats.throttles++;
-    xa_engine_listen(s, false);
-}
-
 /* Opening is work, and so is copying; a length that is refused is not copied. */
 static uint32_t tokens_for(const struct xa_back_stream *s, const struct xensnd_req *request)
 {
     switch (request->operation) {
     case XENSND_OP_OPEN:
         return TOKENS_FOR_OPEN;
+    case XENSND_OP_CLOSE:
+        return s->transport.pcm ? TOKENS_FOR_CLOSE : 1;
     case XENSND_OP_READ:
     case XENSND_OP_WRITE:
         if (request->op.rw.length > s->config.caps.buffer_octets_max)
             return 1;
-        return 1 + request->op.rw.length / OCTETS_PER_TOKEN;
+        return 1 + request->op.rw.length / XA_OCTETS_PER_TOKEN;
     default:
         return 1;
     }
@@ -392,7 +380,7 @@ static void serve_requests(struct xa_back_stream *s, uint64_t now)
         int got;
 
         tokens = 1; /* a guest that plays with its index makes no endless loop */
-        if (spent >= TOKENS_AT_ONCE || s->tokens <= 0) {
+        if (spent >= TOKENS_AT_ONCE || !xa_allowance_awake(s->allowance, now)) {
             s->more = true;
             break;
         }
@@ -410,12 +398,10 @@ static void serve_requests(struct xa_back_stream *s, uint64_t now)
         }
         s->stats.requests++;
         tokens = tokens_for(s, &request);
-        s->tokens -= tokens;
+        spend(s, now, tokens);
         handle(s, &request, now);
     }
     push(s);
-    if (s->tokens <= 0 && !s->throttled)
-        throttle(s, now);
 }
 
 void xa_back_stream_woken(struct xa_back_stream *s, uint64_t now)
@@ -425,9 +411,13 @@ void xa_back_stream_woken(struct xa_back_stream *s, uint64_t now)
 
     if (s->stats.broken)
         return;
-    refill_tokens(s, now);
     s->stats.wakeups++;
-    s->tokens--;
+    spend(s, now, 1);
+    if (!xa_allowance_awake(s->allowance, now)) {
+        s->deaf = true;
+        xa_engine_listen(s, false);
+        return;
+    }
     /* Both of its ports at most; more are for the next turn. */
     for (unsigned n = 0; n < 2; n++) {
         pending = xa_evtchn_pending(s->evtchn, &port);
@@ -439,8 +429,6 @@ void xa_back_stream_woken(struct xa_back_stream *s, uint64_t now)
             break;
     }
     s->more = true;
-    if (s->tokens <= 0 && !s->throttled)
-        throttle(s, now);
 }
 
 /* CLOSE may be answered when the frontend has seen every event, or has had time enough. */
@@ -462,9 +450,10 @@ void xa_back_stream_run(struct xa_back_stream *s, uint64_t now)
         finish_job(s);
     if (s->stats.broken)
         return;
-    if (s->throttled && now >= s->throttled_until) {
-        s->throttled = false;
-        refill_tokens(s, now);
+    if (!xa_allowance_awake(s->allowance, now))
+        return;
+    if (s->deaf) {
+        s->deaf = false;
         xa_engine_listen(s, true);
         s->more = true;
     }
@@ -479,13 +468,13 @@ void xa_back_stream_run(struct xa_back_stream *s, uint64_t now)
         flush_position(s, now);
     if (s->transport.pcm)
         advance(s, now);
-    if (s->more && !s->throttled && !s->busy && !s->stats.broken)
+    if (s->more && !s->busy && !s->stats.broken)
         serve_requests(s, now);
 }
 
 uint64_t xa_back_stream_deadline(const struct xa_back_stream *s)
 {
-    uint64_t deadline = UINT64_MAX, transport;
+    uint64_t deadline = UINT64_MAX, transport = xa_transport_deadline(&s->transport);
 
     if (s->job_done)
         return 0;
@@ -495,12 +484,13 @@ uint64_t xa_back_stream_deadline(const struct xa_back_stream *s)
         deadline = s->busy_until;
     else if (s->busy == XA_BUSY_EVENTS)
         deadline = s->events_poll_at;
-    else if (s->more && !s->throttled)
-        return 0;
-    if (s->throttled && s->throttled_until < deadline)
-        deadline = s->throttled_until;
+    else if (s->more)
+        deadline = 0;
+    if (s->deaf)
+        deadline = 0;
     if (s->has_events && s->events.held && s->flush_at < deadline)
         deadline = s->flush_at;
-    transport = xa_transport_deadline(&s->transport);
-    return transport < deadline ? transport : deadline;
+    if (transport < deadline)
+        deadline = transport;
+    return deadline < s->allowance->rest_until ? s->allowance->rest_until : deadline;
 }

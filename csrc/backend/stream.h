@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/allowance.h"
 #include "backend/engine.h"
 #include "backend/job.h"
 #include "backend/transport.h"
@@ -52,11 +53,8 @@ struct xa_back_stream {
     bool job_done;      /* the job is ours again */
     bool job_abandoned; /* nobody waits for its result */
 
-    /* A guest's requests and events cost tokens, which come back with time. */
-    int64_t tokens;
-    uint64_t tokens_at;
-    bool throttled; /* its event channel is not listened to */
-    uint64_t throttled_until;
+    struct xa_allowance *allowance; /* the guest's */
+    bool deaf; /* its event channel is not listened to while the guest is at rest */
     bool more; /* requests were left in the ring */
 
     struct xa_back_stream_stats stats;

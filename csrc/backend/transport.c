@@ -5,6 +5,8 @@
 #include "backend/level.h"
 #include "sndif/position.h"
 
+#define OCTETS_AT_ONCE 65536u /* more than any frame */
+
 /* A PCM without events is looked at, and runs on when dry, as if it had two periods. */
 static uint32_t period_of(const struct xa_pcm_params *params)
 {
@@ -46,12 +48,18 @@ static void clock_stop(struct xa_transport *t)
         t->pcm->output->ops->stop(t->pcm->output);
 }
 
+/* Frames that are moved in one call: the rest is for the next one, other streams wait. */
+static uint32_t most_at_once(const struct xa_pcm_params *params)
+{
+    return OCTETS_AT_ONCE / params->frame_octets;
+}
+
 static void play(struct xa_transport *t, uint64_t now)
 {
     struct xa_output *output = t->pcm->output;
     const struct xa_pcm_params *params = &t->pcm->params;
     uint32_t frame = params->frame_octets, period = period_of(params);
-    uint64_t wanted = output->ops->wants(output, now);
+    uint64_t wanted = output->ops->wants(output, now), most = most_at_once(params);
 
     while (wanted && t->fifo.fill) {
         const uint8_t *samples;
@@ -60,6 +68,8 @@ static void play(struct xa_transport *t, uint64_t now)
 
         if (frames > wanted)
             frames = (uint32_t) wanted;
+        if (frames > most)
+            frames = (uint32_t) most;
         if (t->run_on && t->sounded)
             t->xruns++;
         t->run_on = 0;
@@ -72,6 +82,9 @@ static void play(struct xa_transport *t, uint64_t now)
         t->moved += (uint64_t) frames * frame;
         t->frames_out += frames;
         wanted -= frames;
+        most -= frames;
+        if (!most)
+            return;
     }
     if (wanted) {
         uint64_t frames = (period - t->run_on) / frame;
@@ -96,9 +109,8 @@ static void capture(struct xa_transport *t, uint64_t now)
     uint64_t ready = input->ops->ready(input, now);
     uint8_t samples[4096];
 
-    /* After a long stall the rest is for the next call: other streams wait. */
-    if (ready > params->rate)
-        ready = params->rate;
+    if (ready > most_at_once(params))
+        ready = most_at_once(params);
     while (ready) {
         uint32_t frames = sizeof(samples) / frame, octets;
         float peak;
