@@ -105,6 +105,7 @@ static void *write_file(void *user)
     uint8_t *buffer = malloc(most);
     bool stop;
 
+    pthread_setname_np(pthread_self(), "xa-file"); /* else it has its maker's */
     do {
         uint32_t got = atomic_load_explicit(&spool->got, memory_order_relaxed), fill;
 
@@ -354,6 +355,7 @@ static void *read_file(void *user)
     uint32_t most = (1u << 16) / in->frame_octets * in->frame_octets;
     uint8_t *buffer = malloc(most);
 
+    pthread_setname_np(pthread_self(), "xa-file");
     while (buffer && fill_spool(in, buffer, most)) {
         sem_wait(&in->spool.wake);
         if (atomic_load_explicit(&in->spool.stop, memory_order_acquire))

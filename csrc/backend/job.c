@@ -82,6 +82,7 @@ static void *run_job(void *user)
 {
     struct xa_job *job = user;
 
+    pthread_setname_np(pthread_self(), "xa-job"); /* else it has its maker's */
     xa_pcm_free(job->pcm);
     job->pcm = NULL;
     job->error = 0;

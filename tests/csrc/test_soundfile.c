@@ -179,11 +179,11 @@ static void a_file_of_16_bits_widens_exactly(void)
 {
     static const int16_t narrow[] = {0, 1, -1, 12345, -12345, 32767, -32768};
     enum { COUNT = sizeof(narrow) / sizeof(narrow[0]) };
-    int32_t s24[COUNT], s32[COUNT];
-    uint16_t u16[COUNT];
-    float single[COUNT];
-    double wide[COUNT];
-    uint8_t big[2 * COUNT];
+    int32_t s24[COUNT] = {0}, s32[COUNT] = {0};
+    uint16_t u16[COUNT] = {0};
+    float single[COUNT] = {0};
+    double wide[COUNT] = {0};
+    uint8_t big[2 * COUNT] = {0};
 
     make_wav("w.wav", XENSND_PCM_FORMAT_S16_LE, 48000, 1, narrow, COUNT);
     CHECK_EQ(read_as("w.wav", XENSND_PCM_FORMAT_S24_LE, s24, COUNT), COUNT);
@@ -341,7 +341,7 @@ static void an_output_file_has_the_gaps_but_not_the_silence_around(void)
     struct xa_route route = file_route("o.wav");
     struct xa_pcm_params params = params_of(XENSND_PCM_FORMAT_S16_LE, 1000, 1);
     struct xa_output *o;
-    int16_t got[16];
+    int16_t got[16] = {0};
 
     CHECK_EQ(xa_output_open(&route, &params, &o), 0);
     o->ops->start(o, 0);
