@@ -71,8 +71,8 @@ void xa_back_stream_run(struct xa_back_stream *stream, uint64_t now);
 /* When xa_back_stream_run should be called next; 0: at once; UINT64_MAX: when something happens. */
 uint64_t xa_back_stream_deadline(const struct xa_back_stream *stream);
 
-/* The job's thread tells (without the mutex) that the job is done. Implemented by the engine. */
-void xa_engine_job_done(void *stream, struct xa_job *job);
+/* The job's thread tells (without the mutex) that the job of the stream `user` is done. */
+void xa_engine_job_done(void *user, struct xa_job *job);
 
 /* Stops or resumes listening to the stream's event channel. */
 void xa_engine_listen(struct xa_back_stream *stream, bool listen);

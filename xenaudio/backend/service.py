@@ -86,6 +86,8 @@ class Service:
             if stats_task:
                 stats_task.cancel()
             await self._stop_devices()
+            if lost.done():
+                lost.exception()  # seen: XenStore may be lost while stopping
             loop.remove_reader(self._engine.fd)
             self._engine.close()
             self._store.close()

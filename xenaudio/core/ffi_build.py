@@ -73,7 +73,7 @@ def pkg_config(module: str, option: str) -> list[str] | None:
 
 
 def features() -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """Find the libraries: (compile flags, link flags, macros). Prints one table of what was found."""
+    """Find the libraries: (compile flags, link flags, macros). Prints a table of what was found."""
     strict = os.environ.get("XENAUDIO_FEATURES") == "enabled"
     cflags: list[str] = []
     libs: list[str] = []
