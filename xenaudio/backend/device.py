@@ -10,26 +10,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from xenaudio.backend.cardconfig import ConfigError, StreamNodes, parse_card
 from xenaudio.backend.pace import Pace
 from xenaudio.backend.routes import Routes, StreamPlace
 from xenaudio.core.engine import BackendStream, Engine, StreamSetup
-from xenaudio.core.errors import ClosedError, DeniedError, NotFoundError, XenAudioError
+from xenaudio.core.errors import (
+    ClosedError,
+    ConflictError,
+    DeniedError,
+    NotFoundError,
+    XenAudioError,
+)
 from xenaudio.core.hv import Hypervisor
 from xenaudio.core.store import Store
 from xenaudio.core.xenbus import XenbusState
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
+# States of a frontend that counts on us.
+SERVED = (XenbusState.INITIALISED, XenbusState.CONNECTED)
+
+# How often a device is looked at: so many times at once, then so many a second.
+LOOK_BURST = 100
+LOOKS_PER_SECOND = 50.0
+
 # xl must have time to read our state 2 at a live attach, or it waits 10 s for it and fails.
 INIT_WAIT_SECONDS = 0.2
 # A frontend that shows 5 and then nothing is being unloaded, and waits for our state 2; one that
 # does not follow us to 5 is not going to.
 CLOSING_SECONDS = 0.5
+
+
+class _StateChangedError(Exception):
+    """Somebody else wrote our state: the device is to be looked at afresh."""
 
 
 class StatsLog(Protocol):
@@ -78,6 +97,7 @@ class Device:
         self._engine = engine
         self._routes = routes
         self._pace = pace
+        self._looks = Pace(LOOKS_PER_SECOND, LOOK_BURST)
         self._stats_log = stats_log
         self._changed = asyncio.Event()
         self._state = XenbusState.UNKNOWN  # what we last wrote
@@ -115,15 +135,25 @@ class Device:
         """
         try:
             await self._begin()
+            await self._afresh(self._take_over)
             while not self._ending:
                 self._changed.clear()
-                await self._changed_within(await self._step())
-            await self._leave()
+                wait = await self._afresh(self._step)
+                await self._changed_within(wait)
+            await self._afresh(self._leave)
         except NotFoundError:
             log.debug("%s: its nodes are gone", self)
         finally:
             await self._disconnect()
             await self._unwatch()
+
+    async def _afresh(self, function: Callable[[], Awaitable[_T]]) -> _T:
+        """Run a function that looks at the states, again when they changed under it."""
+        while True:
+            # A guest can write to its nodes all the time.
+            await asyncio.sleep(self._looks.delay())
+            with contextlib.suppress(_StateChangedError, ConflictError):
+                return await function()
 
     async def _changed_within(self, seconds: float | None) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -132,13 +162,16 @@ class Device:
     async def _leave(self) -> None:
         """Close the device: tell the frontend and give it a moment."""
         await self._disconnect()
-        if not await self._online():
+        _front, own, _online = await self._look()
+        self._note(own)
+        if own is XenbusState.CLOSED:
             return
-        await self._set_state(XenbusState.CLOSING)
-        serving = (XenbusState.INITIALISED, XenbusState.CONNECTED)
+        if own is not XenbusState.CLOSING:
+            await self._set_state(XenbusState.CLOSING)
         while (left := self._left(CLOSING_SECONDS)) > 0:
             self._changed.clear()
-            if await self._frontend_state() not in serving:
+            front, _own, _online = await self._look()
+            if front not in SERVED:
                 break
             await self._changed_within(left)
         await self._set_state(XenbusState.CLOSED)
@@ -155,13 +188,15 @@ class Device:
             await self._store.watch(f"{self.path}/state", self.wake),
             await self._store.watch(f"{self.path}/online", self.wake),
         ]
-        state = await self._own_state()
-        if not await self._online():
-            self._state, self._since = state, asyncio.get_running_loop().time()
+
+    async def _take_over(self) -> None:
+        _front, own, online = await self._look()
+        self._note(own)
+        if not online:
             return
-        if state is not XenbusState.INITIALISING:
+        if own is not XenbusState.INITIALISING:
             # A backend before us was here. 1, then 2, has the frontend negotiate anew.
-            log.info("%s: was left in state %d, beginning anew", self, state)
+            log.info("%s: was left in state %d, beginning anew", self, own)
             await self._set_state(XenbusState.INITIALISING)
         await self._offer()
 
@@ -177,35 +212,53 @@ class Device:
             except XenAudioError:
                 return
 
-    async def _own_state(self) -> XenbusState:
-        return XenbusState.parse(await self._store.read(f"{self.path}/state"))
+    async def _look(self) -> tuple[XenbusState, XenbusState, bool]:
+        """Return the frontend's state, our own as it is in XenStore, and `online`.
 
-    async def _online(self) -> bool:
-        try:
-            return await self._store.read(f"{self.path}/online") != "0"
-        except NotFoundError:
-            return True
+        All as they are at one moment: a device may be made anew in the place of a removed one.
+        """
 
-    async def _frontend_state(self) -> XenbusState:
-        try:
-            return XenbusState.parse(await self._store.read(f"{self._frontend}/state"))
-        except (NotFoundError, DeniedError):
-            # The guest owns it, and may forbid another domain than 0 to read it.
-            return XenbusState.UNKNOWN
+        async def read(tx: int) -> tuple[XenbusState, XenbusState, bool]:
+            own, online, front = await asyncio.gather(
+                self._store.read(f"{self.path}/state", tx),
+                self._store.read(f"{self.path}/online", tx),
+                self._store.read(f"{self._frontend}/state", tx),
+                return_exceptions=True,
+            )
+            if isinstance(own, BaseException):
+                raise own
+            if isinstance(front, DeniedError | NotFoundError):
+                # The guest owns it, and may forbid another domain than 0 to read it.
+                front = ""
+            for answer in (front, online):
+                if isinstance(answer, BaseException) and not isinstance(answer, NotFoundError):
+                    raise answer
+            return XenbusState.parse(str(front)), XenbusState.parse(own), online != "0"
+
+        return await self._store.run_transaction(read)
+
+    def _note(self, state: XenbusState) -> None:
+        """Take note of what our state is from now on."""
+        self._state = state
+        self._since = asyncio.get_running_loop().time()
 
     async def _set_state(self, state: XenbusState, also: Mapping[str, str] | None = None) -> None:
-        """Write our state, and other nodes of our directory with it."""
+        """Write our state, and other nodes of our directory with it.
+
+        NotFoundError when the directory is gone (it is not brought back to life), and
+        _StateChangedError when our state is not the one that we know of.
+        """
 
         async def write(tx: int) -> None:
-            # Never bring a removed directory back to life.
-            await self._store.read(f"{self.path}/state", tx)
+            found = await self._store.read(f"{self.path}/state", tx)
+            if XenbusState.parse(found) is not self._state:
+                raise _StateChangedError
             for node, value in {**(also or {}), "state": str(int(state))}.items():
                 await self._store.write(f"{self.path}/{node}", value, tx)
 
         await self._store.run_transaction(write)
         log.debug("%s: backend state %d", self, state)
-        self._state = state
-        self._since = asyncio.get_running_loop().time()
+        self._note(state)
 
     def _left(self, seconds: float) -> float:
         """Return how much of `seconds` since the last change of our state is left."""
@@ -213,24 +266,19 @@ class Device:
 
     async def _step(self) -> float | None:
         """Do what the states call for; return in how many seconds to look again, if at all."""
-        front, own, online = (
-            await self._frontend_state(),
-            await self._own_state(),
-            await self._online(),
-        )
+        front, own, online = await self._look()
         log.debug("%s: frontend %d, backend %d, online %s", self, front, own, online)
-        if self._suspect:
-            await self._check_streams()
-        if own is not self._state and own is XenbusState.CLOSING:
-            # The toolstack detaches the device: it wrote 5 itself and waits for 6.
-            log.info("%s: is being detached", self)
-            await self._disconnect()
-            self._state, self._since = own, asyncio.get_running_loop().time()
-        if own is XenbusState.INITIALISING and self._state is not own:
-            # Removed and made again before we looked: another device, with another configuration.
+        if self._suspect and await self._check_streams():
+            return 0
+        if own is not self._state:
+            # The toolstack detaches the device: it wrote 5 itself and waits for 6. Or the device
+            # was removed and another one, in state 1, made in its place before we looked.
+            log.debug("%s: the toolstack set our state to %d", self, own)
             await self._disconnect()
             self._broken = self._frontend_connected = False
-            await self._offer()
+            self._note(own)
+            if own is XenbusState.INITIALISING:
+                await self._offer()
         if front is not XenbusState.INITIALISED:
             self._not_before = None
         if not online:
@@ -258,8 +306,9 @@ class Device:
         await self._disconnect()
         if self._state is not XenbusState.CLOSING:
             await self._set_state(XenbusState.CLOSING)
+            log.info("%s: is being detached", self)
         left = self._left(CLOSING_SECONDS)
-        if front in (XenbusState.CLOSED, XenbusState.UNKNOWN) or left <= 0:
+        if front not in (*SERVED, XenbusState.CLOSING) or left <= 0:
             await self._set_state(XenbusState.CLOSED)
             log.info("%s: detached", self)
             return None
@@ -383,8 +432,8 @@ class Device:
         await self._set_state(XenbusState.CLOSING)
         self.wake()
 
-    async def _check_streams(self) -> None:
-        """Close the device if one of its streams broke."""
+    async def _check_streams(self) -> bool:
+        """Close the device if one of its streams broke; return whether one did."""
         self._suspect = False
         for stream in self.streams:
             broken = stream.backend.stats().broken
@@ -396,4 +445,5 @@ class Device:
                     broken,
                 )
                 await self._close_broken()
-                return
+                return True
+        return False
