@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest within the test's own event loop: opens a domain's card, plays and records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from machine import HANG, Domain
+from pcm import COUNTER_CHANNELS, COUNTER_FORMAT
+
+from xenaudio.core.format import Format
+from xenaudio.core.frontend import Card, CardState, Stream
+
+
+@asynccontextmanager
+async def open_card(domain: Domain, device: int = 0) -> AsyncIterator[Card]:
+    """Connect a domain's card; it is closed in order afterwards."""
+    with domain.hypervisor() as hv:
+        async with Card.open(hv, device) as card:
+            await card.connected(HANG)
+            yield card
+
+
+def stream_of(card: Card, capture: bool = False, pcm: int | None = None) -> Stream:
+    """Return a stream that is known to exist."""
+    stream = card.find_stream(capture=capture, pcm=pcm)
+    assert stream is not None
+    return stream
+
+
+async def open_stream(
+    stream: Stream,
+    format: Format = COUNTER_FORMAT,
+    channels: int = COUNTER_CHANNELS,
+    *,
+    rate: int = 48000,
+    period_ms: float = 20,
+    buffer_ms: float = 400,
+) -> None:
+    """Open a stream, with a buffer that outlasts a busy machine."""
+    period = round(rate * period_ms / 1000)
+    periods = max(2, round(buffer_ms / period_ms))
+    await stream.open(rate, format, channels, period_frames=period, buffer_frames=periods * period)
+
+
+async def play(stream: Stream, samples: bytes) -> None:
+    """Play to the end on an open stream, and close it."""
+    await stream.write(samples)
+    await stream.drain()
+    await stream.close()
+
+
+async def record(stream: Stream, frames: int) -> bytes:
+    """Read so many frames of an open stream."""
+    parts: list[bytes] = []
+    left = frames
+    while left:
+        part = await stream.read(left)
+        parts.append(part)
+        left -= len(part) // stream.frame_octets
+    return b"".join(parts)
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until a condition holds; fail when it does not before long."""
+
+    async def wait() -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    await within(wait(), what)
+
+
+async def within(awaitable: Awaitable[None], what: str) -> None:
+    """Await something that must not hang."""
+    try:
+        await asyncio.wait_for(awaitable, HANG)
+    except asyncio.TimeoutError:
+        raise AssertionError(f"{what}: not within {HANG} s") from None
+
+
+async def until_state(card: Card, state: CardState) -> None:
+    """Wait until a card is in a state."""
+    await until(lambda: card.state is state, f"the card is {state.name} (now {card.reason!r})")
