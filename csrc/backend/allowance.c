@@ -93,3 +93,12 @@ bool xa_allowance_awake(struct xa_allowance *a, uint64_t now)
         rest(a, now);
     return !a->rest_until;
 }
+
+bool xa_allowance_hold(struct xa_allowance *a, uint64_t *held, uint64_t octets)
+{
+    if (octets > *held && octets - *held > XA_MEMORY_MOST - a->memory)
+        return false;
+    a->memory = a->memory - *held + octets;
+    *held = octets;
+    return true;
+}

@@ -43,6 +43,11 @@ struct xa_route {
 int xa_route_narrow(const struct xa_route *route, bool capture, struct xa_caps *caps);
 /* cffi: end */
 
+/* What an output or input may store of its own: so many seconds of samples, at most so many octets
+ * (rounded up to a power of two). */
+#define XA_ENDPOINT_SECONDS 4u
+#define XA_ENDPOINT_OCTETS (UINT32_C(1) << 26)
+
 struct xa_output;
 struct xa_output_ops {
     /* The clock runs from `now`: after opening, after stop. */

@@ -325,6 +325,7 @@ void xa_back_stream_disconnect(struct xa_back_stream *stream)
     xa_engine_forget(stream);
     while (stream->job_running && !stream->job_done)
         pthread_cond_wait(&engine->job_done, &engine->mutex);
+    xa_allowance_hold(stream->allowance, &stream->held_octets, 0);
     xa_allowance_leave(&engine->allowances, stream->allowance);
     pthread_mutex_unlock(&engine->mutex);
     free_stream(stream);

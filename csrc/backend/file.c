@@ -17,7 +17,6 @@
 #include "backend/endpoint.h"
 #include "backend/soundfile.h"
 
-#define SPOOL_SECONDS 4u
 #define SYNC_OCTETS (1u << 20) /* the header is brought up to date this often */
 
 /*
@@ -40,7 +39,7 @@ static int spool_init(struct spool *spool, uint64_t octets)
 {
     uint32_t size = 1u << 16;
 
-    while (size < octets && size < 1u << 26)
+    while (size < octets && size < XA_ENDPOINT_OCTETS)
         size *= 2;
     spool->memory = malloc(size);
     if (!spool->memory)
@@ -287,7 +286,7 @@ int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params
     out->format = params->format;
     out->frame_octets = params->frame_octets;
     out->wake_octets = (uint32_t) (second / 4);
-    error = spool_init(&out->spool, second * SPOOL_SECONDS);
+    error = spool_init(&out->spool, second * XA_ENDPOINT_SECONDS);
     if (error)
         goto fail;
     error = create_file(route, params, &out->file);
@@ -438,7 +437,8 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
     in->format = params->format;
     in->frame_octets = params->frame_octets;
     in->loop = route->loop;
-    error = spool_init(&in->spool, (uint64_t) params->rate * params->frame_octets * SPOOL_SECONDS);
+    error = spool_init(&in->spool,
+                       (uint64_t) params->rate * params->frame_octets * XA_ENDPOINT_SECONDS);
     if (error)
         goto fail;
     error = xa_soundfile_open(route->path, params->format, &info, &in->file);

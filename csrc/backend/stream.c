@@ -102,6 +102,16 @@ static void finish(struct xa_back_stream *s, int32_t status)
     s->more = true;
 }
 
+/* The memory that a PCM takes, with what its output or input stores. */
+static uint64_t octets_of(const struct xa_pcm_params *params)
+{
+    uint64_t stored = (uint64_t) params->rate * params->frame_octets * XA_ENDPOINT_SECONDS;
+
+    if (stored > XA_ENDPOINT_OCTETS)
+        stored = XA_ENDPOINT_OCTETS;
+    return (uint64_t) params->buffer_octets + 2 * (uint64_t) params->period_octets + stored;
+}
+
 /* Starts a job for the request in s->request. */
 static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
 {
@@ -126,6 +136,8 @@ static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
     if (error) {
         /* Without a thread the PCM stays; it is closed with the stream. */
         s->job_running = false;
+        xa_allowance_hold(s->allowance, &s->held_octets,
+                          s->job.pcm ? octets_of(&s->job.pcm->params) : 0);
         if (s->job.pcm)
             xa_transport_open(&s->transport, s->job.pcm);
         s->job.pcm = NULL;
@@ -137,6 +149,8 @@ static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
 static void finish_job(struct xa_back_stream *s)
 {
     s->job_running = s->job_done = false;
+    if (!s->job.pcm)
+        xa_allowance_hold(s->allowance, &s->held_octets, 0);
     if (s->job_abandoned) {
         /* Its request was answered long ago: what it opened is closed. */
         s->job_abandoned = false;
@@ -257,6 +271,9 @@ static void handle_open(struct xa_back_stream *s, const struct xensnd_req *reque
         refuse(s, request, -XEN_EBUSY, "the last request to open still blocks", 0);
     } else if (status < 0) {
         refuse(s, request, status, why, value);
+    } else if (!xa_allowance_hold(s->allowance, &s->held_octets, octets_of(&params))) {
+        refuse(s, request, -XEN_ENOMEM, "a buffer for which the guest has no memory left",
+               params.buffer_octets);
     } else {
         push(s);
         advance(s, now); /* what was due before is heard */

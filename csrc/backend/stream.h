@@ -54,8 +54,9 @@ struct xa_back_stream {
     bool job_abandoned; /* nobody waits for its result */
 
     struct xa_allowance *allowance; /* the guest's */
-    bool deaf; /* its event channel is not listened to while the guest is at rest */
-    bool more; /* requests were left in the ring */
+    uint64_t held_octets; /* what its PCM, or the one being opened, takes of the guest's memory */
+    bool deaf;            /* its event channel is not listened to while the guest is at rest */
+    bool more;            /* requests were left in the ring */
 
     struct xa_back_stream_stats stats;
     struct xa_trace_point trace[XA_TRACE_POINTS];

@@ -869,24 +869,25 @@ async def many_streams(front: RawFrontend) -> None:
     await front.again()
 
 
-@attack
-async def heavy_streams(front: RawFrontend) -> None:
-    """62 capture streams of 32 channels of 64 bits at 768 kHz (12 GB/s in all), with periods of
-    0.5 ms: the guest gets what its share of the engine allows, and nobody else waits."""
-    for number in range(60):
-        await front.add(f"{1 + number // 8}/{number % 8}", "c")
+async def _allow_heavy(front: RawFrontend) -> None:
+    """Change the configuration so that the heaviest PCM is allowed."""
     for key, value in (
         ("channels-max", "32"),
         ("sample-rates", "768000"),
         ("sample-formats", "float64_le"),
         ("buffer-size", str(LARGE)),
     ):
-        await front.store.write(f"{front.path}/{key}", value)
-        for pcm in range(9):
-            for path in (f"{front.path}/{pcm}", *(f"{front.path}/{pcm}/{s}" for s in range(8))):
-                with suppress(XenAudioError):
-                    await front.store.read(f"{path}/{key}")
-                    await front.store.write(f"{path}/{key}", value)
+        for stream in front.streams:
+            await front.store.write(f"{stream.path}/{key}", value)
+
+
+@attack
+async def heavy_streams(front: RawFrontend) -> None:
+    """62 capture streams of 32 channels of 64 bits at 768 kHz (12 GB/s in all), with periods of
+    0.5 ms: the guest gets what its share of the engine allows, and nobody else waits."""
+    for number in range(60):
+        await front.add(f"{1 + number // 8}/{number % 8}", "c")
+    await _allow_heavy(front)
     await front.connect()
     statuses = set()
 
@@ -910,6 +911,44 @@ async def heavy_streams(front: RawFrontend) -> None:
     require(0 in statuses, f"no stream could be opened: {statuses}")
     await asyncio.sleep(2)
     require(await front.backend_state() == raw.CONNECTED, "the device is not connected")
+
+
+@attack
+async def memory_hog(front: RawFrontend) -> None:
+    """62 playback streams with the largest buffers and periods, of 32 channels of 64 bits at
+    768 kHz, all filled and started: OPEN succeeds until the guest has had its share of memory, then
+    it is refused; CLOSE gives it back."""
+    for number in range(60):
+        await front.add(f"{1 + number // 8}/{number % 8}", "p")
+    await _allow_heavy(front)
+    await front.connect()
+    pcm = front.playback.pcm(LARGE)
+    for page in range(1024):  # a guest that spends but one page for each
+        at = 4 + page * 4 if page < 1023 else PAGE + 4
+        struct.pack_into("=I", pcm.directory.memory, at, pcm.buffer.grefs[0])
+    payload = raw.open_payload(
+        rate=768000,
+        pcm_format=16,
+        channels=32,
+        buffer_sz=LARGE,
+        gref_directory=pcm.gref,
+        period_sz=LARGE,
+    )
+    streams = [stream for stream in front.streams if not stream.capture]
+    for again in range(2):
+        opened_now = []
+        for stream in streams:
+            answer = await stream.request(raw.OPEN, payload)
+            require(answer.status in (0, -raw.ENOMEM), f"{answer}")
+            if answer.status == 0:
+                opened_now.append(stream)
+        require(0 < len(opened_now) < 32, f"{len(opened_now)} of {len(streams)} were opened")
+        for stream in opened_now:
+            await stream.rw(0, LARGE)
+            if again:
+                await stream.trigger(raw.START)
+            else:
+                await stream.succeed(raw.CLOSE)
 
 
 @attack

@@ -28,6 +28,10 @@ ATTACK_LIMIT = 60.0
 """Seconds after which an attack is taken for a hang."""
 
 
+MEMORY_MOST = 400 * 1024
+"""KiB that the backend may ever hold: one guest's share is 128 MiB."""
+
+
 class Neighbour:
     """The domain whose sound must not suffer (neighbour.py)."""
 
@@ -136,6 +140,9 @@ class Site:
     def check_backend(self) -> None:
         """Fail unless the backend lives, and no failure was unforeseen."""
         assert not self.backend.ended(), "the backend died:\n" + self.backend.log()
+        status = Path(f"/proc/{self.backend.pid}/status").read_text()
+        peak = next(int(s.split()[1]) for s in status.splitlines() if s.startswith("VmHWM:"))
+        assert peak < MEMORY_MOST, f"the backend has held {peak} KiB"
         log = self.backend.log()
         new, self._log_read = log[self._log_read :], len(log)
         for word in ("Traceback", "not served any more", "exception was never retrieved"):
