@@ -67,7 +67,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
     """Wait until a condition holds; fail when it does not before long."""
 
     async def wait() -> None:
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - it may look at another process
             await asyncio.sleep(0.005)
 
     await within(wait(), what)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`xenaudio serve` with another Python thread in its process that never rests (a test's program)."""
+"""`xenaudio serve` beside a Python thread that never rests, in one process: a test's program."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guest import open_card, open_stream, play, stream_of, until, until_state
+from guest import open_card, open_stream, play, stream_of, until, until_state, within
 from machine import Backend, Machine, wait_until, xenaudio
 from pcm import COUNTER_FORMAT, counter, judge_wav, read_wav, write_wav
 
@@ -94,11 +94,11 @@ async def test_a_device_made_anew_at_once_in_anothers_place_is_served(
                 await asyncio.sleep(gap)
             await store.run_transaction(remake)
 
-            async def is_offered() -> bool:
-                return await store.read(f"{path}/state") == "2"
+            async def offered() -> None:
+                while await store.read(f"{path}/state") != "2":  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
-            while not await is_offered():
-                await asyncio.sleep(0.01)
+            await within(offered(), "it is offered")
             assert await store.read(f"{path}/versions") == "1,2"
         store.close()
     async with open_card(domain) as card:
