@@ -613,6 +613,26 @@ static void close_waits_for_the_events_but_not_for_ever(void)
     guest_free(&g);
 }
 
+/* The next event would have been half a second away; what was due by then is heard all the same. */
+static void close_plays_what_was_due(void)
+{
+    struct xa_back_stream_stats s;
+    struct guest g;
+
+    guest_init(&g, false, "due.wav");
+    guest_connect(&g);
+    CHECK_EQ(guest_open(&g, RATE * FRAME, RATE / 2 * FRAME), 0);
+    guest_fill(&g, RATE);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_START), 0);
+    sleep_ms(50);
+    CHECK_EQ(guest_close(&g), 0);
+    s = stats_of(&g);
+    CHECK(s.frames_out >= RATE / 20);
+    CHECK_EQ(s.frames_out + s.frames_dropped, RATE);
+    guest_free(&g);
+    file_holds_pattern("due.wav", s.frames_out);
+}
+
 /* ---- what it costs ---- */
 
 struct usage {
@@ -732,6 +752,7 @@ static struct guest neighbour;
 static void neighbour_begins(const char *file)
 {
     guest_init(&neighbour, false, file);
+    neighbour.config.domid = 8; /* another guest, with an allowance of its own */
     neighbour.config.domid = 8; /* another guest than all others here */
     guest_connect(&neighbour);
     CHECK_EQ(guest_open(&neighbour, 4 * RATE * FRAME, PERIOD), 0);
@@ -1226,7 +1247,7 @@ static void a_guest_that_goes_while_a_job_runs_leaves_nothing(void)
 static void remove_files(void)
 {
     static const char *const names[] = {"play.wav",   "record.wav", "floods.wav", "index.wav",
-                                        "blocks.wav", "late.wav",   "gone.wav"};
+                                        "blocks.wav", "late.wav",   "gone.wav",   "due.wav"};
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         unlink(path_of(names[i]));
@@ -1245,6 +1266,7 @@ int main(void)
         responses_come_in_the_order_of_the_requests,
         a_position_that_found_the_page_full_is_sent_later,
         close_waits_for_the_events_but_not_for_ever,
+        close_plays_what_was_due,
         an_engine_with_nothing_to_do_sleeps,
         floods_and_storms_are_slowed_down_and_survived,
         a_throttled_guest_gets_every_answer,

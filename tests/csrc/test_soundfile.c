@@ -327,6 +327,7 @@ static void what_is_no_sound_file_is_refused_without_waiting(void)
     CHECK_EQ(xa_soundfile_create(path_of("fifo.wav"), false, format, 8000, 1, &file), -EINVAL);
     CHECK_EQ(xa_soundfile_probe(dir, &info), -EINVAL);
     CHECK_EQ(xa_soundfile_open(dir, format, &info, &file), -EINVAL);
+    CHECK_EQ(xa_soundfile_create("/dev/null", false, format, 8000, 1, &file), -EINVAL);
     CHECK_EQ(xa_soundfile_create(dir, false, format, 8000, 1, &file), -EISDIR);
     CHECK_EQ(xa_soundfile_create(dir, true, format, 8000, 1, &file), -EEXIST);
     CHECK_EQ(xa_soundfile_create(path_of("n.wav"), false, format, 8000, 1025, &file), -ENOTSUP);
