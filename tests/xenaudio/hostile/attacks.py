@@ -817,10 +817,10 @@ async def request_flood(front: RawFrontend) -> None:
 
 @attack
 async def open_close_flood(front: RawFrontend) -> None:
-    """OPEN, START, CLOSE as fast as they are answered for 2 s, on all streams at once."""
+    """OPEN, START, CLOSE as fast as they are answered for a second, on all streams at once."""
     await front.connect()
     pcms = [stream.pcm(BUFFER) for stream in front.streams]
-    end = time.monotonic() + 2
+    end = time.monotonic() + 1
 
     async def flood(stream: RawStream, pcm: raw.Pcm) -> None:
         payload = raw.open_payload(buffer_sz=BUFFER, gref_directory=pcm.gref, period_sz=3840)
@@ -909,7 +909,7 @@ async def heavy_streams(front: RawFrontend) -> None:
 
     await asyncio.gather(*(use(stream) for stream in front.streams))
     require(0 in statuses, f"no stream could be opened: {statuses}")
-    await asyncio.sleep(2)
+    await asyncio.sleep(1)
     require(await front.backend_state() == raw.CONNECTED, "the device is not connected")
 
 
@@ -1014,7 +1014,7 @@ async def random_queries(front: RawFrontend) -> None:
 @attack
 async def garbage_references(front: RawFrontend) -> None:
     """ring-ref that is no number, or one that is not granted: refused, and taken back."""
-    for value in ("abc", "-1", "4294967296", "", "9" * 1500, "0", "8 9", "0x8", "\u0664", "30000"):
+    for value in ("abc", "-1", "4294967296", "", "9" * 1500, "0", "\u0664", "30000"):
         async with anew(front):
             await front.store.write(f"{front.playback.path}/ring-ref", value)
     with suppress(XenAudioError):
@@ -1086,7 +1086,7 @@ async def foreign_event_channels(front: RawFrontend) -> None:
     other = await front.own_domid() + 1
     with front.hv.event_channel() as channels:
         foreign = channels.alloc_unbound(other)
-        for port in (str(foreign), "1022", "4294967295", "0", "-1", ""):
+        for port in (str(foreign), "1022", "4294967295", "0"):
             async with anew(front):
                 await front.publish(front.playback, {"event-channel": port})
     for key in ("event-channel", "evt-event-channel"):
@@ -1099,7 +1099,7 @@ async def foreign_event_channels(front: RawFrontend) -> None:
 async def unknown_types(front: RawFrontend) -> None:
     """type that is neither p nor c: refused, and taken back."""
     path = f"{front.playback.path}/type"
-    for value in ("x", "", "pc", "P", "p ", "1", "p\n"):
+    for value in ("x", "", "pc", "p "):
         async with anew(front):
             await front.store.write(path, value)
     await front.store.write(path, "p")
@@ -1145,15 +1145,12 @@ async def absurd_settings(front: RawFrontend) -> None:
         ("sample-rates", "99999999999999999999"),
         ("sample-rates", ","),
         ("sample-rates", "48000;44100"),
-        ("sample-rates", "-48000"),
         ("sample-rates", ",".join(map(str, range(8000, 8300)))),
         ("sample-formats", "mpeg"),
-        ("sample-formats", "," * 1000),
         ("channels-max", "99999"),
         ("channels-max", "0"),
         ("channels-min", "9"),
         ("buffer-size", "0"),
-        ("buffer-size", "99999999999"),
     ):
         async with anew(front):
             await front.store.write(f"{path}/{key}", value)
@@ -1192,10 +1189,10 @@ async def states_flap(front: RawFrontend) -> None:
 
 @attack
 async def state_storm(front: RawFrontend) -> None:
-    """Its state written as fast as the store takes it for 2 s, while connected: the backend looks
-    at it now and then only, and the device is taken back."""
+    """Its state written as fast as the store takes it for a second, while connected: the backend
+    looks at it now and then only, and the device is taken back."""
     await front.connect()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 1
     while time.monotonic() < end:
         await asyncio.gather(*(front.set_state(raw.CONNECTED) for _ in range(50)))
     await front.again()

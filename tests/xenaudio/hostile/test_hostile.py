@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class Neighbour:
         said, _ = self._process.communicate(timeout=HANG)
         assert self._process.returncode == 0
         told: dict[str, int] = json.loads(said)
+        self._compare()
+        assert self._frames == told["frames"]
         return told
 
     def kill(self) -> None:
@@ -70,14 +73,20 @@ class Neighbour:
     def check(self) -> None:
         """Fail unless it plays, and everything that it played so far is whole."""
         assert self._process.poll() is None, "the neighbour ended"
-        before = self._frames
-        wait_until(lambda: self._read() > before, "the neighbour's sound goes on")
-        for line in self._new_stats():
-            entry = json.loads(line)
-            if entry["guest"] == self.NAME:
-                self._stats = entry["stats"]
+        before = self._stats.get("frames_out", 0)
+        wait_until(lambda: self._played() > before, "the neighbour's sound goes on")
         gaps = {key: self._stats[key] for key in ("xruns", "frames_silent", "frames_lost")}
         assert not any(gaps.values()), f"the neighbour's sound has gaps: {gaps}"
+        self._compare()
+
+    def _played(self) -> int:
+        """Read the statistics written meanwhile; return how many frames were played by then."""
+        for line in self._new_stats():
+            entry = json.loads(line)
+            if entry["guest"] == self.NAME and not entry["capture"]:
+                self._stats = entry["stats"]
+        played: int = self._stats.get("frames_out", 0)
+        return played
 
     def _new_stats(self) -> list[bytes]:
         with self._backend.stats_file.open("rb") as file:
@@ -87,8 +96,8 @@ class Neighbour:
         self._stats_read += whole
         return new[:whole].splitlines()
 
-    def _read(self) -> int:
-        """Compare what was added to its file; return how many frames there are by now."""
+    def _compare(self) -> None:
+        """Compare what was added to its file."""
         with self._wav.open("rb") as file:
             if not self._samples_at:
                 self._samples_at = file.read(256).find(b"data") + 8
@@ -102,7 +111,6 @@ class Neighbour:
             "frames were lost, repeated or changed"
         )
         self._frames += len(frames)
-        return self._frames
 
 
 class Site:
@@ -208,6 +216,25 @@ def test_attack_is_answered_and_a_neighbour_is_whole(site: Site, name: str) -> N
         f"nothing of the attacker is left (before: {before}, now: {site.holdings()})",
         10,
     )
+
+
+@pytest.mark.parametrize("name", ["state_storm", "heavy_streams"])
+def test_a_guest_that_comes_during_an_attack_is_served(site: Site, name: str) -> None:
+    attacker = site.attacker()
+    secret = SECRET.to_bytes(4, "little")
+    with ThreadPoolExecutor() as threads:
+        attack = threads.submit(lambda: asyncio.run(_do(ATTACKS[name], attacker, secret)))
+        served = 0
+        while not attack.done():
+            # Waits for the backend's state 2, as xl does.
+            other = site.attacker()
+            site.machine.destroy(other.name)
+            served += 1
+        attack.result()
+    site.machine.destroy(attacker.name)
+    assert served
+    site.check_backend()
+    site.neighbour.check()
 
 
 def test_the_list_is_long_and_says_what_must_happen() -> None:
