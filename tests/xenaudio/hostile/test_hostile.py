@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attacks import ATTACKS, Attack
-from machine import HANG, Accounts, Backend, Domain, Machine, environment, wait_until
+from machine import HANG, Accounts, Backend, Domain, Machine, environment, wait_until, xenaudio
 from neighbour import BUFFER, RATE, SECRET
 from rawfrontend import RawFrontend
 
@@ -119,7 +119,9 @@ class Site:
     def __init__(self, machine: Machine, played: Path) -> None:
         self.machine = machine
         self.played = played
-        self.backend = machine.serve("--output", f"file:{played}/")
+        # With fewer files than a hostile card takes, unless the backend sees to it.
+        argv = ["prlimit", "--nofile=256:", *xenaudio("serve")]
+        self.backend = machine.serve("--output", f"file:{played}/", argv=argv)
         self.neighbour = Neighbour(machine, self.backend, played)
         self._log_read = 0
         self._attackers = 0
