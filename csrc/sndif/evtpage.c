@@ -42,7 +42,7 @@ int xa_evtpage_back_cur_pos(struct xa_evtpage_back *back, uint64_t position)
 
 int xa_evtpage_back_flush(struct xa_evtpage_back *back)
 {
-    struct xensnd_evt evt = {.id = back->next_id, .type = XENSND_EVT_CUR_POS};
+    struct xensnd_evt evt;
     uint32_t unread;
 
     if (!back->held)
@@ -52,6 +52,11 @@ int xa_evtpage_back_flush(struct xa_evtpage_back *back)
         return -EPROTO;
     if (unread >= evtpage_limit(back->prod))
         return 0;
+    /* All of it: an initialiser need not reach the octets of a union beyond its first member, and
+     * the guest would read what the stack held. */
+    memset(&evt, 0, sizeof(evt));
+    evt.id = back->next_id;
+    evt.type = XENSND_EVT_CUR_POS;
     evt.op.cur_pos.position = back->held_position;
     xa_copy_to_shared(evtpage_entry(back->page, back->prod), &evt, sizeof(evt));
     back->prod++;
