@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,24 +124,30 @@ class Site:
         argv = ["prlimit", "--nofile=256:", *xenaudio("serve")]
         self.backend = machine.serve("--output", f"file:{played}/", argv=argv)
         self.neighbour = Neighbour(machine, self.backend, played)
+        wait_until(
+            lambda: "xa-job" not in self._threads(), "what opened the neighbour's stream ends"
+        )
         self._log_read = 0
         self._attackers = 0
 
     def holdings(self) -> dict[str, Any]:
         """What the backend has of its guests."""
         accounts: Accounts = self.backend.accounts()
-        tasks = list(Path(f"/proc/{self.backend.pid}/task").iterdir())
-        names = [(task / "comm").read_text().strip() for task in tasks]
         return {
             "fds": accounts.fds,
             "mapped pages": accounts.mapped_pages,
-            # asyncio keeps the threads of its pool.
-            "threads": sum(
-                not name.startswith(("asyncio", "xenaudio", "python")) for name in names
-            ),
+            "threads": self._threads(),
             "grants": len(self.machine.grants()),
             "ports": len(self.machine.channels()),
         }
+
+    def _threads(self) -> list[str]:
+        """Names of the data plane's threads (asyncio keeps those of its pool)."""
+        names = []
+        for task in Path(f"/proc/{self.backend.pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+                names.append((task / "comm").read_text().strip())
+        return sorted(name for name in names if name.startswith("xa-"))
 
     def attacker(self) -> Domain:
         """Make a domain with a card for one attack."""
