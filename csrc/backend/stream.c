@@ -276,7 +276,6 @@ static void handle_open(struct xa_back_stream *s, const struct xensnd_req *reque
                params.buffer_octets);
     } else {
         push(s);
-        advance(s, now); /* what was due before is heard */
         s->request = *request;
         s->job.params = params;
         start_job(s, true, now);
@@ -290,7 +289,6 @@ static void handle_close(struct xa_back_stream *s, const struct xensnd_req *requ
         return;
     }
     push(s);
-    advance(s, now); /* what was due before is heard */
     s->request = *request;
     xa_transport_trigger(&s->transport, now, XENSND_OP_TRIGGER_STOP);
     if (s->has_events)

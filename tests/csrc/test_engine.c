@@ -946,6 +946,8 @@ static void a_throttled_guest_gets_every_answer(void)
         for (unsigned i = 0; i < XA_RING_ENTRIES; i++)
             guest_put(&g, &request);
         guest_push(&g);
+        if (round == 1)
+            engine_sleeps("at rest", 100, 60);
         for (unsigned i = 0; i < XA_RING_ENTRIES && guest_get(&g, &response); i++) {
             CHECK_EQ(response.status, -XEN_EINVAL);
             answers += response.id == round * XA_RING_ENTRIES + i;

@@ -430,6 +430,20 @@ static void stop_discards_and_positions_go_on_from_the_last_one_told(void)
     CHECK_EQ(t.position, (3 * PERIOD + 1 + 3) * FRAME);
 }
 
+static void after_a_stop_there_is_a_period_on_credit_again(void)
+{
+    open_pcm(false, PERIOD);
+    trigger(XENSND_OP_TRIGGER_START);
+    pass(50);
+    CHECK_EQ(output.silent, PERIOD);
+    trigger(XENSND_OP_TRIGGER_STOP);
+    trigger(XENSND_OP_TRIGGER_START);
+    CHECK(xa_transport_deadline(&t) > now);
+    pass(50);
+    CHECK_EQ(output.silent, 2 * PERIOD);
+    CHECK_EQ(t.frames_silent, 2 * PERIOD);
+}
+
 static void pause_keeps_what_is_stored(void)
 {
     open_pcm(false, PERIOD);
@@ -600,6 +614,34 @@ static void a_long_stall_is_made_up_for_in_one_step(void)
     CHECK(xa_transport_deadline(&t) == UINT64_MAX);
 }
 
+/* However much is stored and due, other streams wait for 64 KiB at most. */
+static void a_stalled_output_catches_up_a_piece_at_a_time(void)
+{
+    enum { STORED = 200000 };
+    static uint8_t memory[STORED], guest[STORED];
+    unsigned calls = 0;
+
+    open_pcm(false, PERIOD);
+    pcm.params.buffer_octets = sizeof(guest);
+    pcm.shared = guest;
+    pcm.fifo_memory = memory;
+    pcm.fifo_octets = sizeof(memory);
+    xa_transport_open(&t, &pcm);
+    CHECK_EQ(xa_transport_write(&t, now, 0, sizeof(guest)), 0);
+    trigger(XENSND_OP_TRIGGER_START);
+    now += STORED / FRAME * TICK;
+    while (xa_transport_deadline(&t) <= now && calls < 1000) {
+        uint64_t before = t.moved;
+
+        xa_transport_advance(&t, now);
+        CHECK(t.moved > before && t.moved - before <= 65536);
+        calls++;
+    }
+    CHECK_EQ(calls, 4);
+    CHECK_EQ(t.moved, STORED);
+    CHECK_EQ(t.frames_silent, 0);
+}
+
 /* An hour at 44.1 kHz in periods of 441 frames, by a guest that fills up at each event. */
 static void an_hour_does_not_drift(void)
 {
@@ -763,6 +805,7 @@ int main(void)
     what_the_position_ran_on_is_borrowed();
     at_its_end_the_position_passes_what_was_written_and_tells_so();
     stop_discards_and_positions_go_on_from_the_last_one_told();
+    after_a_stop_there_is_a_period_on_credit_again();
     pause_keeps_what_is_stored();
     paused_while_dry_it_resumes_dry();
     events_come_one_frame_past_the_multiples();
@@ -773,6 +816,7 @@ int main(void)
     it_never_lags_by_more_than_the_buffer_less_two_periods();
     an_output_that_stalls_is_not_polled_without_end();
     a_long_stall_is_made_up_for_in_one_step();
+    a_stalled_output_catches_up_a_piece_at_a_time();
     an_hour_does_not_drift();
     close_drops_what_is_stored_and_gives_the_pcm_back();
     captured_frames_are_read_in_order();
