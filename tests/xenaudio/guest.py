@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from machine import HANG, Domain
 from pcm import COUNTER_CHANNELS, COUNTER_FORMAT
@@ -13,11 +14,36 @@ from pcm import COUNTER_CHANNELS, COUNTER_FORMAT
 from xenaudio.core.format import Format
 from xenaudio.core.frontend import Card, CardState, Stream
 
+_on_time = 0
+
+
+@contextmanager
+def on_time() -> Iterator[bool]:
+    """Run this thread at real-time priority if that is allowed; say whether it is.
+
+    What is tested is not how soon a busy machine runs a guest.
+    """
+    global _on_time
+    policy, priority = os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_get_priority_min(os.SCHED_RR)
+    allowed = True
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
+    except PermissionError:
+        allowed = False
+    _on_time += 1
+    try:
+        yield allowed
+    finally:
+        # Guests of one loop come and go in any order.
+        _on_time -= 1
+        if allowed and not _on_time:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
 
 @asynccontextmanager
 async def open_card(domain: Domain, device: int = 0) -> AsyncIterator[Card]:
     """Connect a domain's card; it is closed in order afterwards."""
-    with domain.hypervisor() as hv:
+    with on_time(), domain.hypervisor() as hv:
         async with Card.open(hv, device) as card:
             await card.connected(HANG)
             yield card

@@ -24,7 +24,7 @@ def start_player(machine: Machine, tmp_path: Path, domain: str = "guest") -> Pro
     """Start `xenaudio play` of the counter in a domain."""
     file = tmp_path / "counter.wav"
     write_wav(file, COUNTER_FORMAT, RATE, 2, counter(FRAMES))
-    command = xenaudio("play", "-q", "--buffer-ms", "400", str(file))
+    command = xenaudio("play", "-q", "--buffer-ms", "1000", str(file))
     return machine.run("player", *command, domain=domain)
 
 

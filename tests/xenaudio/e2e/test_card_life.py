@@ -130,7 +130,7 @@ def test_a_guest_is_saved_while_it_plays_and_plays_on_when_restored(
     write_wav(sound, COUNTER_FORMAT, RATE, 2, counter(frames))
     before = backend.accounts()
     machine.create("guest")
-    command = xenaudio("play", "-q", "--buffer-ms", "400", str(sound))
+    command = xenaudio("play", "-q", "--buffer-ms", "1000", str(sound))
     player = machine.run("player", *command, domain="guest")
 
     def is_heard() -> bool:
@@ -166,11 +166,15 @@ def test_a_frontend_takes_over_from_one_that_was_killed(
 
     for _ in range(3):
         # A buffer of its own, which must not be mapped for ever.
-        victim = machine.run("victim", *xenaudio("play", "-q", str(sound)), domain="guest")
+        victim = machine.run(
+            "victim", *xenaudio("play", "-q", "--buffer-ms", "1000", str(sound)), domain="guest"
+        )
         wait_until(lambda: machine.grants("guest") and is_heard(), "it plays")
         victim.kill()
     assert machine.xenstore("xenstore-read", "/local/domain/1/device/vsnd/0/state").strip() == "4"
-    player = machine.run("player", *xenaudio("play", "-q", str(sound)), domain="guest")
+    player = machine.run(
+        "player", *xenaudio("play", "-q", "--buffer-ms", "1000", str(sound)), domain="guest"
+    )
     assert player.process.wait(30) == 0, player.log()
     newest = max(played.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert judge_wav(newest, frames).whole
