@@ -905,9 +905,9 @@ static void floods_and_storms_are_slowed_down_and_survived(void)
     uint64_t began;
 
     neighbour_begins("floods.wav");
+    began = xa_monotonic_ns();
     guest_init(&h, false, NULL);
     guest_connect(&h);
-    began = xa_monotonic_ns();
     begin_attack(&h, storm_of_events); /* with nothing open */
     neighbour_plays(200);
     end_attack();
