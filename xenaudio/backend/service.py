@@ -139,7 +139,6 @@ class Service:
                     self._store, self.hv, self._engine, self.routes, path, pace, self.stats_log
                 )
                 await served.device.run()
-                served.noticed = True
             except ClosedError:
                 break  # told once, for all
             except XenAudioError as error:
