@@ -13,8 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "backend/clock.h"
-#include "backend/endpoint.h"
+#include "backend/clocked.h"
 #include "backend/soundfile.h"
 
 #define SYNC_OCTETS (1u << 20) /* the header is brought up to date this often */
@@ -83,8 +82,7 @@ static void copy_out(const struct spool *spool, uint32_t at, void *data, uint32_
 /* ---- output ---- */
 
 struct file_output {
-    struct xa_output base;
-    struct xa_clock clock;
+    struct xa_clocked_output clocked;
     struct spool spool;
     struct xa_soundfile *file;
     const struct xa_format *format;
@@ -153,22 +151,12 @@ static void spool_out(struct file_output *out, const void *data, uint32_t frames
     }
 }
 
-static void output_start(struct xa_output *output, uint64_t now)
-{
-    xa_clock_start(&((struct file_output *) output)->clock, now);
-}
-
 static void output_stop(struct xa_output *output)
 {
     struct file_output *out = (struct file_output *) output;
 
-    out->clock.running = false;
+    xa_clocked_output_stop(output);
     sem_post(&out->spool.wake);
-}
-
-static uint64_t output_wants(struct xa_output *output, uint64_t now)
-{
-    return xa_clock_due(&((struct file_output *) output)->clock, now);
 }
 
 static void output_write(struct xa_output *output, const void *frames, uint32_t count)
@@ -177,7 +165,7 @@ static void output_write(struct xa_output *output, const void *frames, uint32_t 
     uint8_t silence[4096];
     uint32_t most = sizeof(silence) / out->frame_octets;
 
-    out->clock.passed += count;
+    out->clocked.clock.passed += count;
     /* A gap is heard, so it is in the file; silence before the first frame and after the last is
      * not. */
     if (out->silent && out->begun) {
@@ -199,22 +187,10 @@ static void output_silence(struct xa_output *output, uint32_t count)
     struct file_output *out = (struct file_output *) output;
     uint32_t most = out->spool.size / out->frame_octets;
 
-    out->clock.passed += count;
+    out->clocked.clock.passed += count;
     /* A guest that starts and stops for hours without a sample would collect more than can be
      * written at once. */
     out->silent = count < most - out->silent ? out->silent + count : most;
-}
-
-static uint32_t output_delay(struct xa_output *output, uint64_t now)
-{
-    (void) output;
-    (void) now;
-    return 0;
-}
-
-static uint64_t output_when(struct xa_output *output, uint64_t frames)
-{
-    return xa_clock_when(&((struct file_output *) output)->clock, frames);
 }
 
 static uint64_t output_lost(struct xa_output *output)
@@ -235,13 +211,13 @@ static void output_close(struct xa_output *output)
 }
 
 static const struct xa_output_ops output_ops = {
-    .start = output_start,
+    .start = xa_clocked_output_start,
     .stop = output_stop,
-    .wants = output_wants,
+    .wants = xa_clocked_output_wants,
     .write = output_write,
     .silence = output_silence,
-    .delay = output_delay,
-    .when = output_when,
+    .delay = xa_clocked_output_delay,
+    .when = xa_clocked_output_when,
     .lost = output_lost,
     .close = output_close,
 };
@@ -281,8 +257,8 @@ int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params
 
     if (!out)
         return -ENOMEM;
-    out->base.ops = &output_ops;
-    out->clock.rate = params->rate;
+    out->clocked.base.ops = &output_ops;
+    out->clocked.clock.rate = params->rate;
     out->format = params->format;
     out->frame_octets = params->frame_octets;
     out->wake_octets = (uint32_t) (second / 4);
@@ -295,7 +271,7 @@ int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params
     error = -pthread_create(&out->spool.thread, NULL, write_file, out);
     if (error)
         goto fail_file;
-    *output = &out->base;
+    *output = &out->clocked.base;
     return 0;
 
 fail_file:
@@ -310,8 +286,7 @@ fail:
 /* ---- input ---- */
 
 struct file_input {
-    struct xa_input base;
-    struct xa_clock clock;
+    struct xa_clocked_input clocked;
     struct spool spool;
     struct xa_soundfile *file;
     const struct xa_format *format;
@@ -364,21 +339,6 @@ static void *read_file(void *user)
     return NULL;
 }
 
-static void input_start(struct xa_input *input, uint64_t now)
-{
-    xa_clock_start(&((struct file_input *) input)->clock, now);
-}
-
-static void input_stop(struct xa_input *input)
-{
-    ((struct file_input *) input)->clock.running = false;
-}
-
-static uint64_t input_ready(struct xa_input *input, uint64_t now)
-{
-    return xa_clock_due(&((struct file_input *) input)->clock, now);
-}
-
 static void input_read(struct xa_input *input, void *frames, uint32_t count)
 {
     struct file_input *in = (struct file_input *) input;
@@ -391,16 +351,11 @@ static void input_read(struct xa_input *input, void *frames, uint32_t count)
     xa_format_silence(in->format, (uint8_t *) frames + have, octets - have);
     got += have;
     atomic_store_explicit(&spool->got, got, memory_order_release);
-    in->clock.passed += count;
+    in->clocked.clock.passed += count;
     if (got - spool->woken >= spool->size / 2) {
         spool->woken = got;
         sem_post(&spool->wake);
     }
-}
-
-static uint64_t input_when(struct xa_input *input, uint64_t frames)
-{
-    return xa_clock_when(&((struct file_input *) input)->clock, frames);
 }
 
 static void input_close(struct xa_input *input)
@@ -414,11 +369,11 @@ static void input_close(struct xa_input *input)
 }
 
 static const struct xa_input_ops input_ops = {
-    .start = input_start,
-    .stop = input_stop,
-    .ready = input_ready,
+    .start = xa_clocked_input_start,
+    .stop = xa_clocked_input_stop,
+    .ready = xa_clocked_input_ready,
     .read = input_read,
-    .when = input_when,
+    .when = xa_clocked_input_when,
     .close = input_close,
 };
 
@@ -432,8 +387,8 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
 
     if (!in)
         return -ENOMEM;
-    in->base.ops = &input_ops;
-    in->clock.rate = params->rate;
+    in->clocked.base.ops = &input_ops;
+    in->clocked.clock.rate = params->rate;
     in->format = params->format;
     in->frame_octets = params->frame_octets;
     in->loop = route->loop;
@@ -458,7 +413,7 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
     error = -pthread_create(&in->spool.thread, NULL, read_file, in);
     if (error)
         goto fail_file;
-    *input = &in->base;
+    *input = &in->clocked.base;
     return 0;
 
 fail_file:

@@ -3,57 +3,23 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "backend/clock.h"
-#include "backend/endpoint.h"
-
-struct null_output {
-    struct xa_output base;
-    struct xa_clock clock;
-};
+#include "backend/clocked.h"
 
 struct null_input {
-    struct xa_input base;
-    struct xa_clock clock;
+    struct xa_clocked_input clocked;
     const struct xa_format *format;
     uint32_t frame_octets;
 };
 
-static void output_start(struct xa_output *output, uint64_t now)
-{
-    xa_clock_start(&((struct null_output *) output)->clock, now);
-}
-
-static void output_stop(struct xa_output *output)
-{
-    ((struct null_output *) output)->clock.running = false;
-}
-
-static uint64_t output_wants(struct xa_output *output, uint64_t now)
-{
-    return xa_clock_due(&((struct null_output *) output)->clock, now);
-}
-
 static void output_write(struct xa_output *output, const void *frames, uint32_t count)
 {
     (void) frames;
-    ((struct null_output *) output)->clock.passed += count;
+    ((struct xa_clocked_output *) output)->clock.passed += count;
 }
 
 static void output_silence(struct xa_output *output, uint32_t count)
 {
-    ((struct null_output *) output)->clock.passed += count;
-}
-
-static uint32_t output_delay(struct xa_output *output, uint64_t now)
-{
-    (void) output;
-    (void) now;
-    return 0;
-}
-
-static uint64_t output_when(struct xa_output *output, uint64_t frames)
-{
-    return xa_clock_when(&((struct null_output *) output)->clock, frames);
+    output_write(output, NULL, count);
 }
 
 static uint64_t output_lost(struct xa_output *output)
@@ -68,20 +34,20 @@ static void output_close(struct xa_output *output)
 }
 
 static const struct xa_output_ops output_ops = {
-    .start = output_start,
-    .stop = output_stop,
-    .wants = output_wants,
+    .start = xa_clocked_output_start,
+    .stop = xa_clocked_output_stop,
+    .wants = xa_clocked_output_wants,
     .write = output_write,
     .silence = output_silence,
-    .delay = output_delay,
-    .when = output_when,
+    .delay = xa_clocked_output_delay,
+    .when = xa_clocked_output_when,
     .lost = output_lost,
     .close = output_close,
 };
 
 int xa_output_null_open(const struct xa_pcm_params *params, struct xa_output **output)
 {
-    struct null_output *null = calloc(1, sizeof(*null));
+    struct xa_clocked_output *null = calloc(1, sizeof(*null));
 
     if (!null)
         return -ENOMEM;
@@ -91,32 +57,12 @@ int xa_output_null_open(const struct xa_pcm_params *params, struct xa_output **o
     return 0;
 }
 
-static void input_start(struct xa_input *input, uint64_t now)
-{
-    xa_clock_start(&((struct null_input *) input)->clock, now);
-}
-
-static void input_stop(struct xa_input *input)
-{
-    ((struct null_input *) input)->clock.running = false;
-}
-
-static uint64_t input_ready(struct xa_input *input, uint64_t now)
-{
-    return xa_clock_due(&((struct null_input *) input)->clock, now);
-}
-
 static void input_read(struct xa_input *input, void *frames, uint32_t count)
 {
     struct null_input *null = (struct null_input *) input;
 
     xa_format_silence(null->format, frames, (size_t) count * null->frame_octets);
-    null->clock.passed += count;
-}
-
-static uint64_t input_when(struct xa_input *input, uint64_t frames)
-{
-    return xa_clock_when(&((struct null_input *) input)->clock, frames);
+    null->clocked.clock.passed += count;
 }
 
 static void input_close(struct xa_input *input)
@@ -125,11 +71,11 @@ static void input_close(struct xa_input *input)
 }
 
 static const struct xa_input_ops input_ops = {
-    .start = input_start,
-    .stop = input_stop,
-    .ready = input_ready,
+    .start = xa_clocked_input_start,
+    .stop = xa_clocked_input_stop,
+    .ready = xa_clocked_input_ready,
     .read = input_read,
-    .when = input_when,
+    .when = xa_clocked_input_when,
     .close = input_close,
 };
 
@@ -139,10 +85,10 @@ int xa_input_null_open(const struct xa_pcm_params *params, struct xa_input **inp
 
     if (!null)
         return -ENOMEM;
-    null->base.ops = &input_ops;
-    null->clock.rate = params->rate;
+    null->clocked.base.ops = &input_ops;
+    null->clocked.clock.rate = params->rate;
     null->format = params->format;
     null->frame_octets = params->frame_octets;
-    *input = &null->base;
+    *input = &null->clocked.base;
     return 0;
 }

@@ -13,11 +13,15 @@
 
 enum { CHUNK = 4096 }; /* samples converted at once */
 
+/* A WAV file's sizes have 32 bits; some are left for its header. */
+#define WAV_OCTETS_MOST (UINT64_C(0xffffffff) - 65536)
+
 struct xa_soundfile {
     SNDFILE *handle;
     int fd;
     const struct xa_format *format;
     uint32_t channels;
+    uint64_t frames_left; /* writing: until the file is as long as it can be */
     bool failed;
 };
 
@@ -211,7 +215,7 @@ int xa_soundfile_create(const char *path, bool exclusive, const struct xa_format
         .channels = (int) channels,
         .format = file_format(path, format),
     };
-    int fd;
+    int fd, error;
 
     if (info.format == 0 || !sf_format_check(&info))
         return -ENOTSUP;
@@ -224,10 +228,13 @@ int xa_soundfile_create(const char *path, bool exclusive, const struct xa_format
         close(fd);
         return -EINVAL;
     }
-    return wrap(fd, SFM_WRITE, &info, format, file);
+    error = wrap(fd, SFM_WRITE, &info, format, file);
+    if (!error)
+        (*file)->frames_left = WAV_OCTETS_MOST / xa_format_frame_octets(format, channels);
+    return error;
 }
 
-uint32_t xa_soundfile_write(struct xa_soundfile *file, const void *samples, uint32_t frames)
+static uint32_t write_frames(struct xa_soundfile *file, const void *samples, uint32_t frames)
 {
     const struct xa_format *format = file->format;
     const uint8_t *from = samples;
@@ -267,6 +274,15 @@ uint32_t xa_soundfile_write(struct xa_soundfile *file, const void *samples, uint
         if (wrote < (sf_count_t) some)
             break;
     }
+    return done;
+}
+
+uint32_t xa_soundfile_write(struct xa_soundfile *file, const void *samples, uint32_t frames)
+{
+    uint32_t some = frames < file->frames_left ? frames : (uint32_t) file->frames_left;
+    uint32_t done = write_frames(file, samples, some);
+
+    file->frames_left -= done;
     if (done < frames)
         file->failed = true;
     return done;

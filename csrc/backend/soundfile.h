@@ -31,7 +31,8 @@ bool xa_soundfile_holds(const struct xa_format *format);
 int xa_soundfile_create(const char *path, bool exclusive, const struct xa_format *format,
                         uint32_t rate, uint32_t channels, struct xa_soundfile **file);
 
-/* Appends frames. The number written: fewer than `frames` when the disk is full or broken. */
+/* Appends frames. The number written: fewer than `frames` when the disk is full or broken,
+ * or the file has 4 GiB, which is all that WAV can have. */
 uint32_t xa_soundfile_write(struct xa_soundfile *file, const void *samples, uint32_t frames);
 
 /* Brings the file's header up to date, so that what is written so far is readable. */

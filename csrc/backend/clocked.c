@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Outputs and inputs that go by CLOCK_MONOTONIC: see clocked.h. */
+#include "backend/clocked.h"
+
+void xa_clocked_output_start(struct xa_output *output, uint64_t now)
+{
+    xa_clock_start(&((struct xa_clocked_output *) output)->clock, now);
+}
+
+void xa_clocked_output_stop(struct xa_output *output)
+{
+    ((struct xa_clocked_output *) output)->clock.running = false;
+}
+
+uint64_t xa_clocked_output_wants(struct xa_output *output, uint64_t now)
+{
+    return xa_clock_due(&((struct xa_clocked_output *) output)->clock, now);
+}
+
+uint32_t xa_clocked_output_delay(struct xa_output *output, uint64_t now)
+{
+    (void) output;
+    (void) now;
+    return 0;
+}
+
+uint64_t xa_clocked_output_when(struct xa_output *output, uint64_t frames)
+{
+    return xa_clock_when(&((struct xa_clocked_output *) output)->clock, frames);
+}
+
+void xa_clocked_input_start(struct xa_input *input, uint64_t now)
+{
+    xa_clock_start(&((struct xa_clocked_input *) input)->clock, now);
+}
+
+void xa_clocked_input_stop(struct xa_input *input)
+{
+    ((struct xa_clocked_input *) input)->clock.running = false;
+}
+
+uint64_t xa_clocked_input_ready(struct xa_input *input, uint64_t now)
+{
+    return xa_clock_due(&((struct xa_clocked_input *) input)->clock, now);
+}
+
+uint64_t xa_clocked_input_when(struct xa_input *input, uint64_t frames)
+{
+    return xa_clock_when(&((struct xa_clocked_input *) input)->clock, frames);
+}
