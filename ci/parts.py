@@ -170,13 +170,23 @@ def fuzz_target(target: Path) -> Result:
 
 def python() -> Iterator[Result]:
     """Yield the results of pytest."""
-    report = LOGS / "pytest.xml"
+    suites = [str(path) for path in (Path("tests/xenaudio"), Path("tests/ci")) if path.is_dir()]
+    yield from run_pytest("pytest", "-n", "2", "--dist", "loadgroup", *suites)
+
+
+def xen() -> Iterator[Result]:
+    """Yield the results of the scenarios on a real Xen, with the seconds that each took."""
+    yield from run_pytest("xen", "tests/xen")
+
+
+def run_pytest(name: str, *arguments: str) -> Iterator[Result]:
+    """Run pytest; its report and its output are NAME.xml and NAME.log."""
+    report = LOGS / f"{name}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
-    suites = [str(path) for path in (Path("tests/xenaudio"), Path("tests/ci")) if path.is_dir()]
     status, output = command(
-        [sys.executable, "-m", "pytest", "-q", "-n", "2", f"--junit-xml={report}", *suites],
-        log=LOGS / "pytest.log",
+        [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *arguments],
+        log=LOGS / f"{name}.log",
         env={"PYTHONPATH": str(TREE)},
         timeout=1200,
     )
@@ -197,7 +207,7 @@ def pytest_results(report: Path) -> Iterator[Result]:
         elif skip is not None:
             yield Result(name, "skipped", skip.get("message", ""))
         else:
-            yield Result(name, "passed")
+            yield Result(name, "passed", f"{float(case.get('time', 0)):.1f} s")
 
 
 def package() -> Iterator[Result]:
@@ -241,6 +251,7 @@ PARTS = (
     Part("coverage", "line coverage of the ring core", coverage),
     Part("fuzz", "libFuzzer targets, FUZZ_SECONDS (30) each", fuzz),
     Part("python", "pytest: tests/xenaudio and tests/ci", python, terse=True),
+    Part("xen", "scenarios on a real Xen, emulated by QEMU: tests/xen", xen),
     Part("package", "source distribution and wheel", package),
 )
 

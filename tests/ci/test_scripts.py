@@ -47,7 +47,7 @@ def test_the_command_runs_from_another_folder_and_writes_only_its_own_output(
 def test_setup_refuses_an_unknown_set(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = run(TREE / "ci/setup", *arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "usage: ci/setup run|test\n"
+    assert done.stderr == "usage: ci/setup run|test|xen\n"
 
 
 def test_setup_with_nothing_to_do_says_nothing_and_changes_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""dom0: the toolstack, the backend and what they hold."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import signal
+import time
+from dataclasses import dataclass
+
+from .domain.pattern import Pattern
+from .guest import CARD, Guest, GuestConfig
+from .machine import LIMIT, Done, Job, Machine, MachineError
+
+PLAYED = "/run/played"
+"""The folder in which the backend leaves what guests play."""
+RECORDED = "/run/recorded.wav"
+"""The file that guests record."""
+LOG = "/var/log/xenaudio.log"
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What of guests' the backend's process and dom0's store hold."""
+
+    mappings: int
+    """Mappings of granted pages, /proc/PID/maps."""
+    handles: int
+    """Open /dev/xen/gntdev and /dev/xen/evtchn, /proc/PID/fd."""
+    channels: int
+    """Event channels of dom0 that are bound to a guest's, or wait for one (lsevtchn)."""
+    nodes: tuple[str, ...]
+    """Nodes below dom0's backend/vsnd."""
+
+
+class Backend:
+    """`xenaudio serve` in dom0."""
+
+    def __init__(self, machine: Machine, job: Job) -> None:
+        self._machine = machine
+        self._job = job
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return int(self._machine.run("cat /run/xenaudio.pid").check().out)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._job.running
+
+    def log(self) -> str:
+        """Return what it logged."""
+        return self._machine.run(f"cat {LOG}").out
+
+    def await_log(self, text: str, limit: float = 20.0) -> None:
+        """Wait until its log says something."""
+        end = time.monotonic() + limit
+        while text not in self.log():
+            if time.monotonic() > end or not self.running:
+                raise MachineError(f"the backend's log does not say {text!r}:\n{self.log()}")
+            time.sleep(0.2)
+
+    def stop(self) -> Done:
+        """Ask it to end, and wait until it has."""
+        self._job.signal(signal.SIGTERM)
+        return self._job.wait(20.0)
+
+    def kill(self) -> None:
+        """Kill it, without a chance to clean up."""
+        self._job.signal(signal.SIGKILL)
+        self._job.wait(20.0)
+
+
+class Dom0:
+    """What scenarios do in dom0."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._backend: Backend | None = None
+        self._guests: dict[int, Guest] = {}
+        self._names = itertools.count(1)
+
+    def start(self, script: str) -> Job:
+        """Begin a shell script."""
+        return self.machine.start(script)
+
+    def run(self, script: str, limit: float = LIMIT) -> Done:
+        """Run a shell script to its success."""
+        return self.machine.run(script, limit=limit).check()
+
+    def read(self, path: str) -> str | None:
+        """Read a node of XenStore; None when there is none."""
+        done = self.machine.run(f"xenstore-read {path}")
+        return done.out.rstrip("\n") if done.exit == 0 else None
+
+    # The backend
+
+    def start_backend(self, *options: str) -> Backend:
+        """Start the backend, playing to PLAYED and recording from RECORDED, and wait for it."""
+        self.run(f"mkdir -p {PLAYED}; rm -f {LOG}; touch {LOG}")
+        routes = options or (f"--output=file:{PLAYED}/", f"--input=file:{RECORDED}")
+        if not options:
+            self.offer(Pattern())
+        job = self.start(
+            "echo $$ >/run/xenaudio.pid;"
+            f" exec xenaudio serve --hv xen {shlex.join(routes)} >{LOG} 2>&1"
+        )
+        self._backend = Backend(self.machine, job)
+        self._backend.await_log("serving /local/domain/0/backend/vsnd")
+        return self._backend
+
+    def backend(self) -> Backend:
+        """Return the backend; starts it when none runs."""
+        if self._backend is None or not self._backend.running:
+            return self.start_backend()
+        return self._backend
+
+    def offer(self, pattern: Pattern) -> None:
+        """Have the guests record this pattern, and silence after it, from now on."""
+        self.run(f"python3 /harness/pattern.py wav {pattern} >{RECORDED}")
+
+    def played(self, guest: Guest) -> str:
+        """Return the path of what a guest played last."""
+        newest = self.run(f"ls -t {PLAYED}/{guest.name}-* | head -n 1").out.strip()
+        if not newest:
+            raise MachineError(f"{guest}: nothing was played\n{self.backend().log()}")
+        return newest
+
+    def check(self, pattern: Pattern, path: str) -> str:
+        """Say where a pattern is in a file. CommandFailed unless it is there, whole."""
+        return self.run(f"python3 /harness/pattern.py check {pattern} {path}").out.strip()
+
+    # Guests
+
+    def create(self, config: GuestConfig, *, wait: bool = True) -> Guest:
+        """Create a guest and, unless told otherwise, wait until commands can be run in it."""
+        (self.machine.share / f"{config.name}.cfg").write_text(config.text())
+        self.run(f"xl create /host/{config.name}.cfg", limit=90.0)
+        domid = int(self.run(f"xl domid {config.name}").out)
+        guest = self._guests[domid] = Guest(self.machine, config, domid)
+        if wait:
+            guest.await_agent()
+            if config.role == "stock" and config.vsnd is not None:
+                guest.await_card()
+        return guest
+
+    def destroy(self, guest: Guest) -> None:
+        """Destroy a guest, and wait until nothing of it is left."""
+        self.run(f"xl destroy {guest.domid}")
+        self.await_gone(guest)
+
+    def shut_down(self, guest: Guest) -> float:
+        """Ask a guest to shut down; returns after how many seconds it was gone."""
+        begin = time.monotonic()
+        self.run(f"xl shutdown {guest.domid}")
+        self.await_gone(guest)
+        return time.monotonic() - begin
+
+    def await_gone(self, guest: Guest, limit: float = 40.0) -> None:
+        """Wait until a domain is gone; one of which a page is mapped stays, as a zombie."""
+        end = time.monotonic() + limit
+        while any(line.split()[1] == str(guest.domid) for line in self.domains()):
+            if time.monotonic() > end:
+                raise MachineError(f"{guest} is not gone:\n" + "\n".join(self.domains()))
+            time.sleep(0.2)
+        self._guests.pop(guest.domid, None)
+
+    def domains(self) -> list[str]:
+        """Return xl's list, without its head: name, id, ..."""
+        return self.run("xl list").out.splitlines()[1:]
+
+    def lasting(self, config: GuestConfig) -> Guest:
+        """Return the guest of this name, which outlives the test; create it if it is not there."""
+        for guest in self._guests.values():
+            if guest.name == config.name:
+                return guest
+        guest = self.create(config)
+        guest.lasts = True
+        return guest
+
+    def destroy_all(self, *, lasting: bool = True) -> None:
+        """Destroy all guests, or all but the lasting ones."""
+        for guest in [guest for guest in self._guests.values() if lasting or not guest.lasts]:
+            self.machine.run(f"xl destroy {guest.domid}")
+            self.await_gone(guest)
+
+    def attach(self, guest: Guest, card: list[str] | None = None) -> Done:
+        """Attach a card live."""
+        command = ["xl", "vsnd-attach", str(guest.domid), *(card or CARD)]
+        return self.run(shlex.join(command))
+
+    def detach(self, guest: Guest, device: int = 0) -> Done:
+        """Detach a card live."""
+        return self.run(f"xl vsnd-detach {guest.domid} {device}")
+
+    # What is held
+
+    def holding(self) -> Holding:
+        """Count what the backend and the store hold."""
+        pid = self.backend().pid
+        answer = self.run(
+            f"grep -c 'xen[:/]gntdev' /proc/{pid}/maps;"
+            f" ls -l /proc/{pid}/fd | grep -c 'xen/\\(gntdev\\|evtchn\\)';"
+            " /usr/lib/xen-[0-9]*/bin/lsevtchn 0 | grep -ci 'interdomain\\|unbound';"
+            " xenstore-ls -f /local/domain/0/backend/vsnd 2>/dev/null || true"
+        ).out.splitlines()
+        mappings, handles, channels, *nodes = answer
+        return Holding(int(mappings), int(handles), int(channels), tuple(nodes))
+
+    def logs(self) -> str:
+        """Return the ends of the backend's, the toolstack's and the guests' logs."""
+        files = f"{LOG} /var/log/xen/*.log /var/log/xen/console/*.log"
+        return self.machine.run(f"tail -n 40 {files}", limit=20.0).out

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest: how xl creates it, and what its user does in it."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .domain.pattern import Pattern
+from .machine import LIMIT, Done, Job, Machine
+
+Role = Literal["stock", "debian"]
+
+CARD = [
+    "CARD, short-name=Main, sample-rates=8000;44100;48000;96000,"
+    " sample-formats=u8;s16_le;s24_le;s32_le;f32_le, buffer-size=65536",
+    "PCM, name=Main",
+    "STREAM, unique-id=speaker, type=P, channels-min=1, channels-max=2",
+    "STREAM, unique-id=microphone, type=C, channels-min=1, channels-max=2",
+]
+"""A card with PCM 0, which plays and captures."""
+
+ALSA_FORMATS = {
+    "u8": "U8",
+    "s16_le": "S16_LE",
+    "s24_le": "S24_LE",
+    "s32_le": "S32_LE",
+    "float_le": "FLOAT_LE",
+}
+
+
+@dataclass(frozen=True)
+class GuestConfig:
+    """What goes into xl's configuration file."""
+
+    name: str
+    role: Role
+    """`stock`: the kernel's own sound driver and nothing of ours; `debian`: our code, no driver."""
+    vsnd: Sequence[str] | None = tuple(CARD)
+    """The lines of one card; None: the guest has no sound."""
+    memory: int = 192
+    """MiB."""
+    kind: Literal["pv", "pvh"] = "pv"
+    options: str = ""
+    """More for the kernel's command line, or domain/boot."""
+
+    def text(self) -> str:
+        """Return xl's configuration file."""
+        boot = "/opt/xenaudio/boot"
+        disk = "format=raw, access=r, script=/harness/block, vdev=xvd{0}, target=/dev/vd{0}"
+        disks = [disk.format(letter) for letter in ("ab" if self.role == "debian" else "a")]
+        lines = [
+            f'name = "{self.name}"',
+            f'type = "{self.kind}"',
+            f'kernel = "{boot}/vmlinux"',
+            f'ramdisk = "{boot}/initramfs"',
+            f'extra = "console=hvc0 loglevel=6 role={self.role} {self.options}"',
+            f"memory = {self.memory}",
+            "vcpus = 1",
+            f"disk = {disks}",
+            'on_crash = "destroy"',
+            'on_reboot = "destroy"',
+        ]
+        if self.vsnd is not None:
+            lines.append(f"vsnd = [ {list(self.vsnd)} ]")
+        return "\n".join(lines) + "\n"
+
+
+class Guest:
+    """A guest that runs. Everything that is played in it, or recorded, is a Pattern."""
+
+    def __init__(self, machine: Machine, config: GuestConfig, domid: int) -> None:
+        self.config = config
+        self.name = config.name
+        self.domid = domid
+        self.lasts = False
+        self._machine = machine
+        self._numbers = itertools.count(1)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.domid})"
+
+    def start(self, script: str) -> Job:
+        """Begin a shell script."""
+        return self._machine.start(script, self.domid)
+
+    def run(self, script: str, limit: float = LIMIT) -> Done:
+        """Run a shell script to its success."""
+        return self.start(script).done(limit)
+
+    def await_agent(self) -> None:
+        """Wait until commands can be run in it."""
+        self._machine.await_domain(self.domid)
+
+    def cards(self) -> str:
+        """Return what ALSA says of the sound cards."""
+        return self.run("cat /proc/asound/cards").out
+
+    def await_card(self, tries: int = 50) -> None:
+        """Wait until the kernel's driver has its card."""
+        self.run(
+            f"for i in $(seq {tries}); do [ -e /dev/snd/controlC0 ] && exit 0; sleep 0.1; done;"
+            " cat /proc/asound/cards; exit 1"
+        )
+
+    def _file(self, suffix: str) -> str:
+        return f"/run/{next(self._numbers)}.{suffix}"
+
+    def make(self, pattern: Pattern, kind: Literal["raw", "wav"]) -> str:
+        """Make a file of a pattern; returns its path in the guest."""
+        path = self._file(kind)
+        self.run(f"python3 /harness/pattern.py {kind} {pattern} > {path}")
+        return path
+
+    def check(self, pattern: Pattern, path: str) -> str:
+        """Say where a pattern is in a file in the guest. CommandFailed if it is not, whole."""
+        return self.run(f"python3 /harness/pattern.py check {pattern} {path}").out.strip()
+
+    @staticmethod
+    def _alsa(pattern: Pattern, period: int, buffer: int) -> str:
+        return (
+            f"-D hw:0,0 -q -t raw -f {ALSA_FORMATS[pattern.format]} -r {pattern.rate}"
+            f" -c {pattern.channels} --period-size={period} --buffer-size={buffer}"
+        )
+
+    def aplay(self, pattern: Pattern, *, period: int = 2400, buffer: int = 9600) -> Job:
+        """Begin to play a pattern with ALSA; frames."""
+        path = self.make(pattern, "raw")
+        return self.start(f"exec aplay {self._alsa(pattern, period, buffer)} {path}")
+
+    def arecord(
+        self, pattern: Pattern, frames: int, *, period: int = 2400, buffer: int = 9600
+    ) -> tuple[Job, str]:
+        """Begin to record `frames` in a pattern's format with ALSA; returns the file's path too."""
+        path = self._file("raw")
+        options = self._alsa(pattern, period, buffer)
+        return self.start(f"exec arecord {options} --samples={frames} {path}"), path
+
+    def play(self, pattern: Pattern, *options: str) -> Job:
+        """Begin to play a pattern with our frontend."""
+        path = self.make(pattern, "wav")
+        return self.start(f"exec xenaudio play -q {shlex.join(options)} {path}")
+
+    def record(self, pattern: Pattern, seconds: float, *options: str) -> tuple[Job, str]:
+        """Begin to record in a pattern's format with our frontend; returns the file's path too."""
+        path = self._file("wav")
+        command = [
+            *("exec", "xenaudio", "record", "-q", "--rate", str(pattern.rate)),
+            *("--channels", str(pattern.channels), "--format", pattern.format),
+            *("--seconds", f"{seconds:g}", *options, path),
+        ]
+        return self.start(shlex.join(command)), path
