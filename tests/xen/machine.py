@@ -106,8 +106,16 @@ class Job:
         return self.wait(limit).check()
 
 
-def qemu(images: Images, folder: Path, cpu: str, serial: str, dom0_options: str) -> list[str]:
-    """Return QEMU's command line; `folder` is for its sockets and holds `share`."""
+def qemu(
+    images: Images, folder: Path, cpu: str, serial: str, *, idle: str, dom0_options: str = ""
+) -> list[str]:
+    """Return QEMU's command line; `folder` is for its sockets and holds `share`.
+
+    The emulated clock counts instructions: a busy machine makes the tests slower, but never makes
+    their sound late. While all domains are idle it jumps to the next timer (`idle` "jump"), for
+    which the host's processor does not rest, or waits for it as a machine does ("wait").
+    """
+    sleep = {"jump": "off", "wait": "on"}[idle]
     dom0 = f"console=hvc0 earlyprintk=xen loglevel=6 role=dom0 {dom0_options}"
     disk = "if=none,format=raw,readonly=on,file.locking=off"
     disks = [
@@ -115,10 +123,8 @@ def qemu(images: Images, folder: Path, cpu: str, serial: str, dom0_options: str)
         *("-drive", f"file={images.tree},id=tree,{disk}", "-device", "virtio-blk-pci,drive=tree"),
     ]
     return [
-        # The emulated clock counts instructions: a busy machine makes the tests slower, but never
-        # makes their sound late. While all domains are idle, it jumps.
         *("qemu-system-x86_64", "-M", "pc", "-cpu", cpu, "-m", "1536", "-smp", "1"),
-        *("-accel", "tcg,thread=single,tb-size=256", "-icount", "shift=1,sleep=off"),
+        *("-accel", "tcg,thread=single,tb-size=256", "-icount", f"shift=1,sleep={sleep}"),
         *("-display", "none", "-vga", "none"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-net", "none", "-serial", serial),
         *("-kernel", str(images.xen), "-append", f"dom0_mem=640M,max:640M {XEN_OPTIONS}"),
@@ -147,7 +153,7 @@ class Machine:
         self._socket: socket.socket | None = None
         self._sending = threading.Lock()
         # QEMU must not outlive the tests, however they end.
-        command = qemu(images, self._folder, cpu, "stdio", "")
+        command = qemu(images, self._folder, cpu, "stdio", idle="jump")
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
             stdin=subprocess.DEVNULL,

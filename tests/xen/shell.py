@@ -26,7 +26,8 @@ def main() -> int:
         share.mkdir()
         config = GuestConfig("guest", "stock", options="prompt=yes")
         (share / "guest.cfg").write_text(config.text())
-        command = qemu(made, Path(folder), PV_CPU, "mon:stdio", "prompt=yes quiet")
+        options = "prompt=yes quiet"
+        command = qemu(made, Path(folder), PV_CPU, "mon:stdio", idle="wait", dom0_options=options)
         return subprocess.run(["setpriv", "--pdeathsig", "KILL", *command], check=False).returncode
 
 
