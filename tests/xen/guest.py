@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import shlex
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from .domain.pattern import Pattern
@@ -90,6 +94,15 @@ class Guest:
     def run(self, script: str, limit: float = LIMIT) -> Done:
         """Run a shell script to its success."""
         return self.start(script).done(limit)
+
+    def put(self, files: Iterable[Path], folder: str) -> None:
+        """Copy files into one of its folders, which is made."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+            for file in files:
+                tar.add(file, file.name)
+        text = base64.b64encode(packed.getvalue()).decode()
+        self.run(f"mkdir -p {folder} && echo {text} | base64 -d | tar -C {folder} -xz")
 
     def await_agent(self) -> None:
         """Wait until commands can be run in it."""
