@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from . import images
 from .dom0 import Backend, Dom0
+from .figures import Figures
 from .guest import Guest, GuestConfig
 from .machine import Machine, MachineError
 
@@ -30,7 +32,7 @@ def pytest_runtest_makereport() -> Generator[None, Any, None]:
     add = getattr(report.longrepr, "addsection", None)
     if not report.failed or add is None:
         return
-    for dom0 in _machines:
+    for dom0 in _machines[-1:]:
         try:
             add("logs in dom0", dom0.logs())
         except MachineError as error:
@@ -38,21 +40,31 @@ def pytest_runtest_makereport() -> Generator[None, Any, None]:
         add("end of the serial log", dom0.machine.serial_end())
 
 
+@contextlib.contextmanager
+def booted_machine(machine: Machine, log: str) -> Iterator[Dom0]:
+    """Boot Xen and dom0 while others of these tests rest; leaves the serial log in build/test."""
+    with contextlib.ExitStack() as others:
+        for other in _machines:
+            others.enter_context(other.machine.resting())
+        dom0 = Dom0(machine)
+        try:
+            machine.boot()
+            _machines.append(dom0)
+            yield dom0
+        finally:
+            if dom0 in _machines:
+                _machines.remove(dom0)
+            machine.close()
+            serial = images.TREE / "build/test" / log
+            serial.parent.mkdir(parents=True, exist_ok=True)
+            serial.write_text("\n".join(machine.serial) + "\n")
+
+
 @pytest.fixture(scope="session")
 def booted() -> Iterator[Dom0]:
     """Boot Xen and dom0, once."""
-    machine = Machine(images.make())
-    try:
-        machine.boot()
-        dom0 = Dom0(machine)
-        _machines.append(dom0)
+    with booted_machine(Machine(images.make()), "xen-serial.log") as dom0:
         yield dom0
-    finally:
-        _machines.clear()
-        machine.close()
-        serial = images.TREE / "build/test/xen-serial.log"
-        serial.parent.mkdir(parents=True, exist_ok=True)
-        serial.write_text("\n".join(machine.serial) + "\n")
 
 
 @pytest.fixture
@@ -78,3 +90,9 @@ def stock(dom0: Dom0, backend: Backend) -> Guest:
 def debian(dom0: Dom0, backend: Backend) -> Guest:
     """Give a guest with our frontend. It lasts for further tests: leave it as it was."""
     return dom0.lasting(GuestConfig("debian", "debian"))
+
+
+@pytest.fixture
+def figures(capsys: pytest.CaptureFixture[str]) -> Figures:
+    """Give what keeps figures."""
+    return Figures(capsys)

@@ -91,6 +91,16 @@ class Dom0:
         """Run a shell script to its success."""
         return self.machine.run(script, limit=limit).check()
 
+    def timed(self, script: str, limit: float = LIMIT) -> float:
+        """Run a shell script to its success; returns how many seconds it took on dom0's clock.
+
+        That clock does not run on while a busy host keeps the machine waiting, as the host's does.
+        """
+        clock = "date +%s%N >>/run/timed"
+        self.run(f"rm -f /run/timed; {clock}; ({script}) && {clock}", limit)
+        begin, end = self.run("cat /run/timed").out.split()
+        return (int(end) - int(begin)) / 1e9
+
     def read(self, path: str) -> str | None:
         """Read a node of XenStore; None when there is none."""
         done = self.machine.run(f"xenstore-read {path}")
@@ -133,14 +143,28 @@ class Dom0:
         """Say where a pattern is in a file. CommandFailed unless it is there, whole."""
         return self.run(f"python3 /harness/pattern.py check {pattern} {path}").out.strip()
 
+    def forget_played(self, guest: Guest) -> None:
+        """Remove what a guest played until now."""
+        self.run(f"rm -f {PLAYED}/{guest.name}-*")
+
+    def pieces(self, pattern: Pattern, guest: Guest) -> list[tuple[int, int]]:
+        """Return which pieces of a pattern a guest played, in order: first frames and ends.
+
+        CommandFailed when it played anything else but silence.
+        """
+        files = f"$(ls -tr {PLAYED}/{guest.name}-*)"
+        lines = self.run(f"python3 /harness/pattern.py pieces {pattern} {files}").out.splitlines()
+        return [(int(begin), int(end)) for begin, end in map(str.split, lines)]
+
     # Guests
 
     def create(self, config: GuestConfig, *, wait: bool = True) -> Guest:
         """Create a guest and, unless told otherwise, wait until commands can be run in it."""
         (self.machine.share / f"{config.name}.cfg").write_text(config.text())
-        self.run(f"xl create /host/{config.name}.cfg", limit=90.0)
+        created_in = self.timed(f"xl create /host/{config.name}.cfg", limit=90.0)
         domid = int(self.run(f"xl domid {config.name}").out)
         guest = self._guests[domid] = Guest(self.machine, config, domid)
+        guest.created_in = created_in
         if wait:
             guest.await_agent()
             if config.role == "stock" and config.vsnd is not None:
@@ -151,6 +175,18 @@ class Dom0:
         """Destroy a guest, and wait until nothing of it is left."""
         self.run(f"xl destroy {guest.domid}")
         self.await_gone(guest)
+
+    def save(self, guest: Guest) -> None:
+        """Save a guest, which is gone then."""
+        self.run(f"xl save {guest.domid} /host/{guest.name}.saved", limit=120.0)
+        self.await_gone(guest)
+
+    def restore(self, guest: Guest) -> None:
+        """Restore a saved guest, as another domain, and wait until commands can be run in it."""
+        self.run(f"xl restore /host/{guest.name}.saved && rm /host/{guest.name}.saved", limit=120.0)
+        guest.domid = int(self.run(f"xl domid {guest.name}").out)
+        self._guests[guest.domid] = guest
+        guest.await_agent()
 
     def shut_down(self, guest: Guest) -> float:
         """Ask a guest to shut down; returns after how many seconds it was gone."""

@@ -3,9 +3,12 @@
 
     pattern.py raw|wav SPEC > FILE       SPEC is FORMAT:CHANNELS:RATE:FRAMES:SEED
     pattern.py check SPEC FILE           is it there, whole, once, with nothing but silence around?
+    pattern.py pieces SPEC FILE...       which pieces of it are there, one file after the other?
 
-`check` prints one line; its exit status is 0 only when the pattern is there bit by bit. FILE is a
-WAV file or raw samples. Only the standard library.
+`check` prints one line; its exit status is 0 only when the pattern is there bit by bit. `pieces`
+prints a line for each piece, its first frame and the one after its last; its exit status is 0 only
+when there is nothing but pieces and silence. FILE is a WAV file or raw samples. Only the standard
+library.
 """
 
 from __future__ import annotations
@@ -115,6 +118,33 @@ class Pattern:
             return True, f"exact, {frames[0]} silent frames before and {frames[1]} after"
         return False, self._difference(data, expected, octets, format.silence)
 
+    def pieces(self, path: str) -> list[tuple[int, int]]:
+        """Return the pieces of the pattern that a WAV file holds, first frames and ends.
+
+        A file whose writer was killed is read to its end, whatever its header says. SystemExit
+        when there is anything but pieces and silence.
+        """
+        with open(path, "rb") as file:
+            data = samples_of(file.read(), to_end=True)[2]
+        format, expected = FORMATS[self.format], self.packed()
+        octets = format.packed * self.channels
+        silent = format.silence * octets
+        found: list[tuple[int, int]] = []
+        at = end = 0
+        while at + octets <= len(data):
+            frame = data[at : at + octets]
+            if frame == silent:
+                at += octets
+                continue
+            begin = end if expected.startswith(frame, end) else expected.find(data[at:][:16])
+            if begin < 0 or begin % octets:
+                raise SystemExit(f"{path}: frame {at // octets} is none of the pattern's")
+            length = _common(memoryview(data)[at:], memoryview(expected)[begin:])
+            length -= length % octets
+            at, end = at + length, begin + length
+            found.append((begin // octets, end // octets))
+        return found
+
     def _difference(self, data: bytes, expected: bytes, octets: int, silence: bytes) -> str:
         length = f"{len(data) // octets} frames"
         begin = data.find(expected[: 8 * octets])
@@ -144,15 +174,27 @@ class Pattern:
         return f"{where}, then it is lost"
 
 
-def samples_of(data: bytes) -> tuple[int, int, bytes]:
-    """Return a WAV file's channels, rate and samples."""
+def _common(one: memoryview, other: memoryview) -> int:
+    """Return how many octets at the beginning are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def samples_of(data: bytes, *, to_end: bool = False) -> tuple[int, int, bytes]:
+    """Return a WAV file's channels, rate and samples: as many as it says, or all to its end."""
     at, channels, rate = 12, 0, 0
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
         if name == b"fmt ":
             channels, rate = struct.unpack_from("<HI", data, at + 10)
         elif name == b"data":
-            return channels, rate, data[at + 8 : at + 8 + size]
+            return channels, rate, data[at + 8 :][: None if to_end else size]
         at += 8 + size + size % 2
     return channels, rate, b""
 
@@ -164,6 +206,11 @@ def main(args: list[str]) -> int:
         whole, text = pattern.check(args[2])
         print(text)
         return 0 if whole else 1
+    if what == "pieces":
+        for path in args[2:]:
+            for begin, end in pattern.pieces(path):
+                print(begin, end)
+        return 0
     sys.stdout.buffer.write(pattern.wav() if what == "wav" else pattern.raw())
     return 0
 
