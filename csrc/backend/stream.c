@@ -134,15 +134,13 @@ static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
     s->busy_until = now + JOB_LIMIT;
     error = xa_job_start(&s->job);
     if (error) {
-        /* Without a thread the PCM stays; it is closed with the stream. */
         s->job_running = false;
-        xa_allowance_hold(s->allowance, &s->held_octets,
-                          s->job.pcm ? octets_of(&s->job.pcm->params) : 0);
-        if (s->job.pcm)
-            xa_transport_open(&s->transport, s->job.pcm);
-        s->job.pcm = NULL;
         s->stats.last_error_why = "no thread can be started for it";
         finish(s, -XEN_ENOMEM);
+        if (s->job.pcm) /* it is closed with the stream, where that may block */
+            break_stream(s, "no thread can be started to close its output");
+        else
+            xa_allowance_hold(s->allowance, &s->held_octets, 0);
     }
 }
 
@@ -169,6 +167,7 @@ static void finish_job(struct xa_back_stream *s)
 
         xa_transport_open(&s->transport, s->job.pcm);
         s->job.pcm = NULL;
+        s->sent = 0;
         s->stats.opens++;
         s->stats.format = params->format->code;
         s->stats.rate = params->rate;
@@ -343,6 +342,9 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
             s->transport.told = s->sent;
         }
         status = xa_transport_trigger(&s->transport, now, request->op.trigger.type);
+        if (s->transport.pcm && s->transport.pcm->params.period_octets &&
+            s->transport.told != s->sent)
+            send_position(s, now); /* STOP took it to a multiple of the buffer */
         if (status < 0)
             refuse(s, request, status, why_refused(s, "a TRIGGER out of place"),
                    request->op.trigger.type);

@@ -232,14 +232,20 @@ int xa_transport_read(struct xa_transport *t, uint64_t now, uint32_t offset, uin
     return 0;
 }
 
-/* Forgets what is stored. Positions count on from the last one told. */
+/* Forgets what is stored. Positions count on from the next multiple of the buffer. */
 static void discard(struct xa_transport *t)
 {
-    t->frames_dropped += t->fifo.fill / t->pcm->params.frame_octets;
+    const struct xa_pcm_params *params = &t->pcm->params;
+    uint32_t past = (uint32_t) (t->told % params->buffer_octets);
+
+    t->frames_dropped += t->fifo.fill / params->frame_octets;
     t->fifo.head = t->fifo.fill = 0;
     t->run_on = 0;
+    if (past && params->period_octets)
+        t->told += params->buffer_octets - past;
     t->skipped = t->told - t->moved;
     t->reached = t->position = t->told;
+    t->event_at = xa_position_next_event(t->position, period_of(params), params->frame_octets);
 }
 
 int xa_transport_trigger(struct xa_transport *t, uint64_t now, unsigned type)

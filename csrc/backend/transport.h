@@ -10,8 +10,10 @@
  * stands still until as much has been played, so that `written - position` stays right at the
  * guest's end.
  *
- * STOP drops what is stored. The guest knows only the last position that it was told, so positions
- * count on from that one: what it wrote, or asks for, afterwards it can count from there.
+ * STOP drops what is stored, and takes the position on to a multiple of the buffer: the guest is to
+ * be told at once. For Linux adds positions up modulo the buffer and never begins anew, while ALSA
+ * begins at 0 after an xrun: anything but a multiple it would take for samples already played.
+ * Without events the position stays.
  *
  * Times are CLOCK_MONOTONIC nanoseconds. Used by the engine's thread, or any one thread.
  */

@@ -399,7 +399,7 @@ static void at_its_end_the_position_passes_what_was_written_and_tells_so(void)
     }
 }
 
-static void stop_discards_and_positions_go_on_from_the_last_one_told(void)
+static void stop_discards_and_positions_go_on_from_a_multiple_of_the_buffer(void)
 {
     open_pcm(false, PERIOD);
     write_frames(0, 1, 40);
@@ -408,26 +408,28 @@ static void stop_discards_and_positions_go_on_from_the_last_one_told(void)
     CHECK_EQ(trigger(XENSND_OP_TRIGGER_STOP), 0);
     CHECK_EQ(t.fifo.fill, 0);
     CHECK_EQ(t.frames_dropped, 28);
-    CHECK_EQ(t.position, (PERIOD + 1) * FRAME);
+    CHECK_EQ(t.position, BUFFER * FRAME);
+    CHECK_EQ(t.told, t.position);
     CHECK(!output.clock.running);
     pass(500);
-    CHECK_EQ(t.position, (PERIOD + 1) * FRAME);
+    CHECK_EQ(t.position, BUFFER * FRAME);
     CHECK_EQ(trigger(XENSND_OP_TRIGGER_STOP), 0);
+    CHECK_EQ(t.position, BUFFER * FRAME);
     write_frames(0, 101, 20);
     trigger(XENSND_OP_TRIGGER_START);
     pass(5);
-    CHECK_EQ(t.position, (PERIOD + 1 + 5) * FRAME);
+    CHECK_EQ(t.position, (BUFFER + 5) * FRAME);
     heard(0, 1, 12);
     heard(12, 101, 5);
 
     /* Also when it had run on: then that is not played again. */
     pass(20);
-    CHECK_EQ(t.position, (PERIOD + 1 + 20 + 5) * FRAME);
+    CHECK_EQ(t.position, (BUFFER + 20 + 5) * FRAME);
     trigger(XENSND_OP_TRIGGER_STOP);
     write_frames(0, 201, 20);
     trigger(XENSND_OP_TRIGGER_START);
     pass(3);
-    CHECK_EQ(t.position, (3 * PERIOD + 1 + 3) * FRAME);
+    CHECK_EQ(t.position, (2 * BUFFER + 3) * FRAME);
 }
 
 static void after_a_stop_there_is_a_period_on_credit_again(void)
@@ -754,10 +756,10 @@ static void a_stopped_capture_forgets_and_a_paused_one_keeps(void)
     pass(5);
     CHECK_EQ(trigger(XENSND_OP_TRIGGER_STOP), 0);
     CHECK_EQ(read_frames(0, 1), -XEN_EAGAIN);
-    CHECK_EQ(t.position, (2 * PERIOD + 1) * FRAME);
+    CHECK_EQ(t.position, BUFFER * FRAME);
     trigger(XENSND_OP_TRIGGER_START);
     pass(5);
-    CHECK_EQ(t.position, (2 * PERIOD + 1 + 5) * FRAME);
+    CHECK_EQ(t.position, (BUFFER + 5) * FRAME);
     CHECK_EQ(read_frames(0, 5), 0);
     CHECK_EQ(shared[0], 31);
 }
@@ -804,7 +806,7 @@ int main(void)
     only_a_gap_in_the_sound_is_an_xrun();
     what_the_position_ran_on_is_borrowed();
     at_its_end_the_position_passes_what_was_written_and_tells_so();
-    stop_discards_and_positions_go_on_from_the_last_one_told();
+    stop_discards_and_positions_go_on_from_a_multiple_of_the_buffer();
     after_a_stop_there_is_a_period_on_credit_again();
     pause_keeps_what_is_stored();
     paused_while_dry_it_resumes_dry();
