@@ -348,12 +348,13 @@ void xa_back_stream_read_stats(struct xa_back_stream *stream, struct xa_back_str
     stats->xruns = t->xruns;
     stats->clamps = t->clamps;
     stats->position = t->position;
+    stats->frames_lost = t->frames_lost;
     stats->peak = t->peak;
     t->peak = 0.0f;
     if (t->pcm) {
         stats->fill_frames = t->fifo.fill / t->pcm->params.frame_octets;
         if (t->pcm->output)
-            stats->frames_lost = t->pcm->output->ops->lost(t->pcm->output);
+            stats->frames_lost += t->pcm->output->ops->lost(t->pcm->output);
     }
     pthread_mutex_unlock(&stream->engine->mutex);
 }

@@ -82,7 +82,7 @@ struct xa_back_stream_stats {
     uint64_t frames_out;     /* playback: given to the output; capture: to the guest */
     uint64_t frames_silent;  /* playback: silence given because the guest was late */
     uint64_t frames_dropped; /* playback: discarded by STOP or CLOSE; capture: not read in time */
-    uint64_t frames_lost;    /* of this PCM, by the output: a full disk */
+    uint64_t frames_lost;    /* by the output, because its disk was slow or full */
     uint64_t xruns;          /* gaps in the sound: underruns, or overruns of a capture */
     uint64_t events;         /* sent */
     uint64_t events_held;    /* merged into a later one because the page was full */

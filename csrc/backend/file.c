@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "backend/clocked.h"
 #include "backend/soundfile.h"
@@ -87,11 +88,12 @@ struct file_output {
     struct xa_soundfile *file;
     const struct xa_format *format;
     uint32_t frame_octets;
-    uint32_t wake_octets;     /* the writer is woken when so much is new */
-    uint32_t silent;          /* frames of silence that precede the next frames written */
-    bool begun;               /* something was written */
-    uint64_t lost;            /* frames; engine's */
-    _Atomic uint64_t unsaved; /* frames; writer's: the disk was full */
+    uint32_t wake_octets;          /* the writer is woken when so much is new */
+    uint32_t silent;               /* frames of silence that precede the next frames written */
+    char path[XA_ROUTE_PATH + 16]; /* of the file */
+    bool begun;                    /* something was written */
+    uint64_t lost;                 /* frames; engine's */
+    _Atomic uint64_t unsaved;      /* frames; writer's: the disk was full */
 };
 
 static void *write_file(void *user)
@@ -206,6 +208,8 @@ static void output_close(struct xa_output *output)
 
     spool_stop(&out->spool);
     xa_soundfile_close(out->file);
+    if (!out->begun) /* programs open cards to see what they can do, and play nothing */
+        unlink(out->path);
     spool_free(&out->spool);
     free(out);
 }
@@ -222,24 +226,26 @@ static const struct xa_output_ops output_ops = {
     .close = output_close,
 };
 
-/* Creates the route's file: itself, or the first of its numbered names that is free. */
+/* Creates the route's file: itself, or the first of its numbered names that is free. `path` gets
+ * its name. */
 static int create_file(const struct xa_route *route, const struct xa_pcm_params *params,
-                       struct xa_soundfile **file)
+                       char path[XA_ROUTE_PATH + 16], struct xa_soundfile **file)
 {
-    char path[XA_ROUTE_PATH + 16];
+    const size_t room = XA_ROUTE_PATH + 16;
     size_t stem = strlen(route->path);
     int error;
 
+    snprintf(path, room, "%s", route->path);
     if (!route->numbered)
-        return xa_soundfile_create(route->path, false, params->format, params->rate,
-                                   params->channels, file);
+        return xa_soundfile_create(path, false, params->format, params->rate, params->channels,
+                                   file);
     if (stem > 4 && !strcmp(route->path + stem - 4, ".wav"))
         stem -= 4;
     for (unsigned number = 1; number < 100000; number++) {
         if (number == 1)
-            snprintf(path, sizeof(path), "%.*s.wav", (int) stem, route->path);
+            snprintf(path, room, "%.*s.wav", (int) stem, route->path);
         else
-            snprintf(path, sizeof(path), "%.*s-%u.wav", (int) stem, route->path, number);
+            snprintf(path, room, "%.*s-%u.wav", (int) stem, route->path, number);
         error =
             xa_soundfile_create(path, true, params->format, params->rate, params->channels, file);
         if (error != -EEXIST)
@@ -265,7 +271,7 @@ int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params
     error = spool_init(&out->spool, second * XA_ENDPOINT_SECONDS);
     if (error)
         goto fail;
-    error = create_file(route, params, &out->file);
+    error = create_file(route, params, out->path, &out->file);
     if (error)
         goto fail_spool;
     error = -pthread_create(&out->spool.thread, NULL, write_file, out);

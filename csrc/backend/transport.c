@@ -289,6 +289,8 @@ struct xa_pcm *xa_transport_close(struct xa_transport *t, uint64_t now)
     if (!pcm)
         return NULL;
     xa_transport_trigger(t, now, XENSND_OP_TRIGGER_STOP);
+    if (pcm->output)
+        t->frames_lost += pcm->output->ops->lost(pcm->output);
     t->pcm = NULL;
     return pcm;
 }

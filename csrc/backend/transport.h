@@ -46,6 +46,7 @@ struct xa_transport {
 
     /* Counted since xa_transport_init; frames, except xruns and clamps. */
     uint64_t frames_in, frames_out, frames_silent, frames_dropped, xruns, clamps;
+    uint64_t frames_lost; /* by the outputs of PCMs that are closed */
     float peak;
 };
 

@@ -17,18 +17,8 @@ from xenaudio.core.store import Tree
 
 # What a stream has when its configuration does not say.
 DEFAULT_RATES = (
-    8000,
-    11025,
-    16000,
-    22050,
-    32000,
-    44100,
-    48000,
-    64000,
-    88200,
-    96000,
-    176400,
-    192000,
+    *(5512, 8000, 11025, 12000, 16000, 22050, 24000, 32000),
+    *(44100, 48000, 64000, 88200, 96000, 176400, 192000),
 )
 DEFAULT_CHANNELS_MAX = 8
 

@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from xenaudio.backend.cardconfig import ConfigError, StreamNodes, parse_card
-from xenaudio.backend.pace import Pace
+from xenaudio.backend.pace import GuestPace
 from xenaudio.backend.routes import Routes, StreamPlace
 from xenaudio.core.engine import BackendStream, Engine, StreamSetup
 from xenaudio.core.errors import (
@@ -35,10 +36,6 @@ _T = TypeVar("_T")
 
 # States of a frontend that counts on us.
 SERVED = (XenbusState.INITIALISED, XenbusState.CONNECTED)
-
-# How often a device is looked at: so many times at once, then so many a second.
-LOOK_BURST = 100
-LOOKS_PER_SECOND = 50.0
 
 # xl must have time to read our state 2 at a live attach, or it waits 10 s for it and fails.
 INIT_WAIT_SECONDS = 0.2
@@ -82,10 +79,10 @@ class Device:
         engine: Engine,
         routes: Routes,
         path: str,
-        pace: Pace,
+        pace: GuestPace,
         stats_log: StatsLog | None = None,
     ) -> None:
-        """`path` is the backend's directory; `pace` limits the guest's handshakes."""
+        """`path` is the backend's directory, changes of which its owner tells with `wake`."""
         self.path = path
         self.guest_id = int(path.split("/")[-2])
         self.devid = int(path.split("/")[-1])
@@ -97,7 +94,6 @@ class Device:
         self._engine = engine
         self._routes = routes
         self._pace = pace
-        self._looks = Pace(LOOKS_PER_SECOND, LOOK_BURST)
         self._stats_log = stats_log
         self._changed = asyncio.Event()
         self._state = XenbusState.UNKNOWN  # what we last wrote
@@ -108,7 +104,9 @@ class Device:
         self._suspect = False
         self._ending = False
         self._not_before: float | None = None  # the pending handshake, once its pace is known
-        self._tokens: list[str] = []
+        self._token: str | None = None
+        # Of its own: a disk that blocks one guest's output is not to keep others from connecting.
+        self._blocking = ThreadPoolExecutor(1, thread_name_prefix="xa-device")
 
     def __str__(self) -> str:
         return f"{self.guest} vsnd {self.devid}"
@@ -146,12 +144,13 @@ class Device:
         finally:
             await self._disconnect()
             await self._unwatch()
+            self._blocking.shutdown(wait=False)
 
     async def _afresh(self, function: Callable[[], Awaitable[_T]]) -> _T:
         """Run a function that looks at the states, again when they changed under it."""
         while True:
             # A guest can write to its nodes all the time.
-            await asyncio.sleep(self._looks.delay())
+            await asyncio.sleep(self._pace.looks.delay())
             with contextlib.suppress(_StateChangedError, ConflictError):
                 return await function()
 
@@ -183,11 +182,7 @@ class Device:
             self.guest = f"{self._guest_name} ({self.guest_id})"
         except (NotFoundError, DeniedError):
             pass
-        self._tokens = [
-            await self._store.watch(f"{self._frontend}/state", self.wake),
-            await self._store.watch(f"{self.path}/state", self.wake),
-            await self._store.watch(f"{self.path}/online", self.wake),
-        ]
+        self._token = await self._store.watch(f"{self._frontend}/state", self.wake)
 
     async def _take_over(self) -> None:
         _front, own, online = await self._look()
@@ -206,11 +201,9 @@ class Device:
         log.info("%s: ready", self)
 
     async def _unwatch(self) -> None:
-        for token in self._tokens:
-            try:
-                await self._store.unwatch(token)
-            except XenAudioError:
-                return
+        if self._token is not None:
+            with contextlib.suppress(XenAudioError):
+                await self._store.unwatch(self._token)
 
     async def _look(self) -> tuple[XenbusState, XenbusState, bool]:
         """Return the frontend's state, our own as it is in XenStore, and `online`.
@@ -235,7 +228,8 @@ class Device:
                     raise answer
             return XenbusState.parse(str(front)), XenbusState.parse(own), online != "0"
 
-        return await self._store.run_transaction(read)
+        # A guest that writes its state all the time has it looked at again at its pace.
+        return await self._store.run_transaction(read, attempts=2)
 
     def _note(self, state: XenbusState) -> None:
         """Take note of what our state is from now on."""
@@ -339,7 +333,7 @@ class Device:
             return left
         now = asyncio.get_running_loop().time()
         if self._not_before is None:
-            delay = self._pace.delay()
+            delay = self._pace.handshakes.delay()
             self._not_before = now + delay
             if delay > 0:
                 log.warning("%s: negotiates too often, made to wait %.1f s", self, delay)
@@ -347,7 +341,8 @@ class Device:
             return self._not_before - now
         self._not_before = None
         try:
-            await self._connect()
+            if not await self._connect():
+                return None
         except (ConfigError, XenAudioError) as error:
             if isinstance(error, ClosedError):
                 raise
@@ -378,12 +373,13 @@ class Device:
         await self._set_state(XenbusState.INIT_WAIT)
         return None
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> bool:
+        """Connect the card's streams; False when the device is to end instead."""
         card = parse_card(await self._store.read_tree(self._frontend))
         loop = asyncio.get_running_loop()
         for nodes in card.streams:
             if self._ending:
-                return
+                return False
             place = StreamPlace(self._guest_name, self.devid, nodes.pcm, nodes.stream)
             route = self._routes.route(place, nodes.capture)
             setup = StreamSetup(
@@ -397,7 +393,9 @@ class Device:
                 route=route,
             )
             try:
-                backend = await loop.run_in_executor(None, self._engine.connect, self._hv, setup)
+                backend = await loop.run_in_executor(
+                    self._blocking, self._engine.connect, self._hv, setup
+                )
             except (ValueError, XenAudioError) as error:
                 raise ConfigError(f"stream {nodes.pcm}/{nodes.stream}: {error}") from error
             self.streams.append(LiveStream(place, nodes, str(route), backend))
@@ -408,6 +406,7 @@ class Device:
             ", ".join(f"{s} {'from' if s.nodes.capture else 'to'} {s.route}" for s in self.streams),
         )
         self._frontend_connected = False
+        return True
 
     async def _disconnect(self) -> None:
         streams, self.streams = self.streams, []
@@ -416,7 +415,7 @@ class Device:
             if self._stats_log is not None:
                 self._stats_log.record(stream)
             stats = stream.backend.stats()
-            await loop.run_in_executor(None, stream.backend.disconnect)
+            await loop.run_in_executor(self._blocking, stream.backend.disconnect)
             log.info(
                 "%s: %s ended: %d frames, %d gaps, %d bad requests",
                 self,
@@ -425,6 +424,22 @@ class Device:
                 stats.xruns,
                 stats.bad_requests,
             )
+            if stats.frames_lost:
+                log.error(
+                    "%s: %s: %d frames could not be written to %s: is its disk full, or slow?",
+                    self,
+                    stream,
+                    stats.frames_lost,
+                    stream.route,
+                )
+            if stats.last_error_why:
+                log.warning(
+                    "%s: %s: the last request refused was %s (%d)",
+                    self,
+                    stream,
+                    stats.last_error_why,
+                    stats.last_error_value,
+                )
 
     async def _close_broken(self) -> None:
         self._broken = True

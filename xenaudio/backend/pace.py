@@ -5,6 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+
+# A guest's handshakes, and how often its devices are looked at: so many at once, then so many a
+# second.
+HANDSHAKE_BURST = 20
+HANDSHAKES_PER_SECOND = 4.0
+LOOK_BURST = 100
+LOOKS_PER_SECOND = 50.0
 
 
 class Pace:
@@ -25,3 +33,11 @@ class Pace:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1
         self._at = now
         return max(0.0, -self._tokens / self._rate)
+
+
+@dataclass
+class GuestPace:
+    """What all devices of one guest share."""
+
+    handshakes: Pace = field(default_factory=lambda: Pace(HANDSHAKES_PER_SECOND, HANDSHAKE_BURST))
+    looks: Pace = field(default_factory=lambda: Pace(LOOKS_PER_SECOND, LOOK_BURST))

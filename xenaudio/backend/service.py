@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from xenaudio.backend.device import Device
-from xenaudio.backend.pace import Pace
+from xenaudio.backend.pace import GuestPace
 from xenaudio.backend.routes import Routes
 from xenaudio.backend.statslog import JsonStatsLog
 from xenaudio.core.engine import Engine
@@ -20,9 +21,7 @@ from xenaudio.core.store import Store
 
 log = logging.getLogger(__name__)
 
-# Handshakes of one guest: so many at once, then so many a second.
-HANDSHAKE_BURST = 20
-HANDSHAKES_PER_SECOND = 4.0
+RETRY_SECONDS = 5.0
 STATS_SECONDS = 0.1
 
 
@@ -47,8 +46,8 @@ class Service:
     stats_log: JsonStatsLog | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     _devices: dict[str, _Served] = field(default_factory=dict)
-    _paces: dict[int, Pace] = field(default_factory=dict)
-    _stopping: bool = False
+    _paces: dict[int, GuestPace] = field(default_factory=dict)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises XenAudioError when XenStore is out of reach."""
@@ -102,7 +101,7 @@ class Service:
     def _noticed(self, path: str) -> None:
         """Something changed at or below the root: serve the device if it is a new one."""
         found = re.fullmatch(re.escape(self._root) + r"/(\d{1,5})/(\d{1,5})(/.*)?", path)
-        if found is None or self._stopping:
+        if found is None or self._stopping.is_set():
             return
         directory = f"{self._root}/{found[1]}/{found[2]}"
         served = self._devices.get(directory)
@@ -110,6 +109,8 @@ class Service:
             served = self._devices[directory] = _Served()
             served.task = asyncio.create_task(self._serve(directory, served), name=directory)
         served.noticed = True
+        if served.device is not None:
+            served.device.wake()
 
     async def _scan(self) -> None:
         try:
@@ -126,14 +127,14 @@ class Service:
     async def _serve(self, path: str, served: _Served) -> None:
         """Serve the device at `path`, and each that is made there after it, while there is one."""
         domid = int(path.split("/")[-2])
-        pace = self._paces.setdefault(domid, Pace(HANDSHAKES_PER_SECOND, HANDSHAKE_BURST))
+        pace = self._paces.setdefault(domid, GuestPace())
         # What changes while a device ends, or while it is looked for, may be a new one.
-        while served.noticed and not self._stopping:
+        while served.noticed and not self._stopping.is_set():
             served.noticed = False
             try:
                 if not await self._is_device(path):
                     continue
-                if self._stopping:
+                if self._stopping.is_set():
                     break
                 served.device = Device(
                     self._store, self.hv, self._engine, self.routes, path, pace, self.stats_log
@@ -142,8 +143,16 @@ class Service:
             except ClosedError:
                 break  # told once, for all
             except XenAudioError as error:
-                log.error("%s: not served any more: %s", served.device or path, error)
-                break
+                # Such as a quota of xenstored's, which others may have used up for a moment.
+                log.error(
+                    "%s: %s; it is tried again in %.0f s",
+                    served.device or path,
+                    error,
+                    RETRY_SECONDS,
+                )
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), RETRY_SECONDS)
+                served.noticed = True
             except Exception:
                 log.exception("%s: not served any more", served.device or path)
                 break
@@ -178,7 +187,7 @@ class Service:
                     self.stats_log.record(stream)
 
     async def _stop_devices(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         for served in self._devices.values():
             if served.device is not None:
                 served.device.end()

@@ -204,9 +204,14 @@ class BackendStream:
     _c: Any
     _stats: Any = field(default_factory=lambda: ffi.new("struct xa_back_stream_stats *"))
 
+    def _connected(self) -> Any:
+        if self._c == ffi.NULL:
+            raise ValueError("the stream is disconnected")
+        return self._c
+
     def stats(self) -> StreamStats:
         """Return its statistics; the peak begins anew."""
-        lib.xa_back_stream_read_stats(self._c, self._stats)
+        lib.xa_back_stream_read_stats(self._connected(), self._stats)
         values = {name: getattr(self._stats, name) for name in StreamStats.__dataclass_fields__}
         values["state"] = StreamState(values["state"])
         values["broken"] = _text(values["broken"])
@@ -216,7 +221,7 @@ class BackendStream:
     def trace(self, most: int = 4096) -> list[TracePoint]:
         """Take the points recorded since the last call, oldest first."""
         points = ffi.new("struct xa_trace_point[]", most)
-        count = check(lib.xa_back_stream_read_trace(self._c, points, most), "trace")
+        count = check(lib.xa_back_stream_read_trace(self._connected(), points, most), "trace")
         return [
             TracePoint(p.time_ns, p.frames, p.fill, p.open)
             for p in (points[i] for i in range(count))
@@ -224,5 +229,5 @@ class BackendStream:
 
     def disconnect(self) -> None:
         """Take it from the engine, close and unmap everything. May block."""
-        lib.xa_back_stream_disconnect(self._c)
-        self._c = ffi.NULL
+        stream, self._c = self._connected(), ffi.NULL
+        lib.xa_back_stream_disconnect(stream)

@@ -29,6 +29,9 @@ Tree = dict[str, Union[str, "Tree"]]
 """A node's children: one without children of its own is its value, one with children is a Tree. A
 value that such a node has beside its children (few have) is under the name ""."""
 
+TRANSACTIONS_MAX = 4
+"""Transactions of one connection at once: xenstored lets a domain that is not dom0 have 10."""
+
 TREE_NODES_MAX = 4096
 """Nodes that read_tree reads unless told otherwise: the other end may own the tree."""
 
@@ -97,6 +100,7 @@ class Store:
         self._fired: deque[tuple[str, str]] = deque()
         self._watches: dict[str, tuple[str, Callable[[str], None]]] = {}
         self._tokens = itertools.count(1)
+        self._transactions = asyncio.Semaphore(TRANSACTIONS_MAX)
         self._self = ffi.new_handle(self)
         self._store = lib.xa_store_new(fd, lib.xa_py_store_watch, self._self)
         if self._store == ffi.NULL:
@@ -272,18 +276,19 @@ class Store:
 
         ConflictError at the end: begin again (or use `run_transaction`).
         """
-        started = self._ask("begin a transaction", lib.xa_store_transaction_start)
-        try:
-            tx = _transaction_id(await asyncio.shield(started))
-        except asyncio.CancelledError:
-            started.add_done_callback(self._abort_started)
-            raise
-        try:
-            yield tx
-        except BaseException:
-            self._abort(tx)
-            raise
-        await self._ask("commit a transaction", lib.xa_store_transaction_end, tx, True)
+        async with self._transactions:
+            started = self._ask("begin a transaction", lib.xa_store_transaction_start)
+            try:
+                tx = _transaction_id(await asyncio.shield(started))
+            except asyncio.CancelledError:
+                started.add_done_callback(self._abort_started)
+                raise
+            try:
+                yield tx
+            except BaseException:
+                self._abort(tx)
+                raise
+            await self._ask("commit a transaction", lib.xa_store_transaction_end, tx, True)
 
     def _abort(self, tx: int) -> None:
         # Nobody waits for it: what ended the transaction is to be heard at once.

@@ -78,7 +78,9 @@ class FakeStore:
         self._check(token)
         del self.watches[token]
 
-    async def run_transaction(self, function: Callable[[int], Awaitable[_T]]) -> _T:
+    async def run_transaction(
+        self, function: Callable[[int], Awaitable[_T]], attempts: int = 100
+    ) -> _T:
         self.before_transaction()
         return await function(1)
 

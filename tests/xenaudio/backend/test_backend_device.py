@@ -13,7 +13,7 @@ from fakes import BACK, FakeEngine, FakeStore, FakeStream
 
 from xenaudio.backend import device as device_module
 from xenaudio.backend.device import Device
-from xenaudio.backend.pace import Pace
+from xenaudio.backend.pace import GuestPace, Pace
 from xenaudio.backend.routes import Routes, StreamPlace
 from xenaudio.core.engine import Route, StreamSetup
 from xenaudio.core.errors import ClosedError, NotFoundError
@@ -30,7 +30,7 @@ class Scene:
     def __init__(self) -> None:
         self.store = FakeStore()
         self.engine = FakeEngine()
-        self.pace = Pace(1000, 1000)
+        self.pace = GuestPace(Pace(1000, 1000))
         self.store.nodes = {
             f"{BACK}/frontend": FRONT,
             f"{BACK}/frontend-id": "7",
@@ -87,6 +87,8 @@ class Scene:
         engine: Any = self.engine
         nothing: Any = None
         self.device = Device(store, nothing, engine, Routes(Route(), Route()), BACK, self.pace)
+        # As the service does, which watches all devices' directories at once.
+        self.store.watches["service"] = (BACK, self.device.wake)
         self.task = asyncio.create_task(self.device.run())
         try:
             yield self.device
@@ -94,6 +96,7 @@ class Scene:
             await asyncio.wait_for(self.task, 10)
         finally:
             self.task.cancel()
+            self.store.watches.pop("service", None)
         assert self.engine.streams == []
         assert self.store.watches == {}
 
@@ -320,7 +323,7 @@ async def test_a_state_written_meanwhile_is_not_overwritten_unseen(scene: Scene)
 
 
 async def test_handshakes_beyond_the_pace_wait_but_not_the_rest(scene: Scene) -> None:
-    scene.pace = Pace(rate=0.001, burst=1)
+    scene.pace = GuestPace(Pace(rate=0.001, burst=1))
     async with scene.running():
         await scene.connect()
         scene.frontend(CLOSED)
@@ -337,10 +340,9 @@ async def test_handshakes_beyond_the_pace_wait_but_not_the_rest(scene: Scene) ->
 
 
 async def test_a_guest_that_writes_its_state_all_the_time_costs_a_bounded_number_of_looks(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene,
 ) -> None:
-    monkeypatch.setattr(device_module, "LOOK_BURST", 10)
-    monkeypatch.setattr(device_module, "LOOKS_PER_SECOND", 10)
+    scene.pace.looks = Pace(rate=10, burst=10)
     looks = 0
 
     def count() -> None:
