@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,9 @@ extern "Python" void xa_py_stream(void *user, struct xa_stream *stream, enum xa_
                                   int error);
 """
 
+# The protocol itself, of which we keep no copy (package libxen-dev).
+PROTOCOL = "xen/io/sndif.h"
+
 # pkg-config module -> (what it is for, macro that compiles it in)
 REQUIRED = {"sndfile": "WAV and FLAC files"}
 OPTIONAL = {
@@ -72,6 +76,16 @@ def pkg_config(module: str, option: str) -> list[str] | None:
     return answer.stdout.split() if answer.returncode == 0 else None
 
 
+def has_header(header: str) -> bool:
+    """Say whether the C compiler finds a header."""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    test = f'#if !__has_include("{header}")\n#error missing\n#endif\n'
+    answer = subprocess.run(
+        [*compiler, "-E", "-x", "c", "-"], input=test, capture_output=True, text=True, check=False
+    )
+    return answer.returncode == 0
+
+
 def features() -> tuple[list[str], list[str], list[tuple[str, str]]]:
     """Find the libraries: (compile flags, link flags, macros). Prints a table of what was found."""
     strict = os.environ.get("XENAUDIO_FEATURES") == "enabled"
@@ -97,9 +111,13 @@ def features() -> tuple[list[str], list[str], list[tuple[str, str]]]:
             libs += found[module][1]
             if macro:
                 macros.add(macro)
+    protocol = has_header(PROTOCOL)
+    rows.insert(0, (PROTOCOL, "Xen's sound protocol", "found" if protocol else "missing"))
     print("xenaudio: configuration of the C core", file=sys.stderr)
     for module, what, state in rows:
-        print(f"  {module:<12} {what:<32} {state}", file=sys.stderr)
+        print(f"  {module:<14} {what:<32} {state}", file=sys.stderr)
+    if not protocol:
+        raise SystemExit(f"<{PROTOCOL}> is not found: install the package libxen-dev")
     refused = missing.get("", []) if not strict else [m for ms in missing.values() for m in ms]
     if refused:
         raise SystemExit("not found by pkg-config: " + ", ".join(refused))
