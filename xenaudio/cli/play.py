@@ -13,19 +13,18 @@ from collections import deque
 from typing import Protocol
 
 from xenaudio.cli.streamclient import (
-    WAIT_S,
+    TRACE_MOST,
     ClientError,
     Progress,
+    StreamClient,
     add_stream_options,
     check_allowed,
     choose_stream,
     format_by_name,
     formats_text,
-    is_lost,
     open_stream,
     percentile,
     run_client,
-    wait_for_card,
     write_stats,
 )
 from xenaudio.core.errors import XenAudioError
@@ -236,50 +235,25 @@ class PipeSource:
         """Leave standard input open: it is not ours."""
 
 
-class Player:
-    """Plays a source to its end, over as many connections as it takes."""
+class Player(StreamClient):
+    """Plays a source to its end."""
+
+    name = "play"
 
     def __init__(self, source: Source, args: argparse.Namespace, progress: Progress) -> None:
+        super().__init__(args, progress)
         self._source = source
-        self._args = args
-        self._progress = progress
         self._heard = 0  # frames of the source before the first in _unheard
         self._unheard: deque[bytes] = deque()
         self._frame = 1
         self._taken = 0  # frames of this connection that have left _unheard
         self._format: Format | None = None
-        self._trace: list[tuple[int, int, int]] = []
-        self._latency: list[float] = []
+        self._trace: deque[tuple[int, int, int]] = deque(maxlen=TRACE_MOST)
         self._latency_max = 0.0
         self._counts = dict.fromkeys(("underruns", "events", "requests", "doorbells", "wakeups"), 0)
-        self._reconnects = 0
         self._usage_begin = resource.getrusage(resource.RUSAGE_SELF)
-        self.stream: Stream | None = None
 
-    async def run(self, card: Card) -> None:
-        """Play it."""
-        limit: float | None = self._args.wait or WAIT_S
-        while True:
-            await wait_for_card(card, limit)
-            limit = self._args.wait
-            try:
-                await self._play_on(card)
-                return
-            except XenAudioError as error:
-                if not is_lost(error):
-                    raise
-                self._forget_heard()
-                self._collect()
-                self._reconnects += 1
-                why = card.reason or str(error)
-                self._progress.say(f"xenaudio play: {why}; waiting for the backend")
-                if self.stream is not None and self.stream.state.name == "DEAD":
-                    card.reconnect()
-                # The card may not have noticed yet what the stream has.
-                await asyncio.sleep(0.05)
-                self.stream = None
-
-    async def _play_on(self, card: Card) -> None:
+    async def _serve(self, card: Card) -> None:
         stream = choose_stream(card, self._args, capture=False)
         source = self._source
         check_allowed(stream, source.rate, source.channels, source.name)
@@ -291,8 +265,9 @@ class Player:
         self._taken = 0
         await open_stream(stream, format, source.rate, source.channels, self._args)
         self.stream = stream
-        stream.trace = self._trace
-        if self._reconnects == 0:
+        if self._args.stats:
+            stream.trace = self._trace
+        if self.reconnects == 0:
             self._usage_begin = resource.getrusage(resource.RUSAGE_SELF)
         for chunk in list(self._unheard):
             await stream.write(chunk)
@@ -302,7 +277,6 @@ class Player:
             self._forget_heard()
             self._show(stream)
         await stream.drain()
-        self._forget_heard()
         self._collect()
         await stream.close()
 
@@ -323,10 +297,10 @@ class Player:
             self._heard += frames
 
     def _collect(self) -> None:
-        """Add up this connection's statistics."""
         stream = self.stream
         if stream is None:
             return
+        self._forget_heard()
         stats = stream.stats
         for name in self._counts:
             self._counts[name] += getattr(stats, name)
@@ -362,7 +336,7 @@ class Player:
             "buffer_frames": stream.buffer_frames if stream else 0,
             "frames_sent": self.frames_sent,
             "frames_heard": self._heard,
-            "reconnects": self._reconnects,
+            "reconnects": self.reconnects,
             **self._counts,
             "latency_ms": {
                 "p50": percentile(latency, 0.5),
@@ -372,7 +346,7 @@ class Player:
             "cpu_s": (usage.ru_utime + usage.ru_stime) - (begin.ru_utime + begin.ru_stime),
             "voluntary_switches": usage.ru_nvcsw - begin.ru_nvcsw,
             # CLOCK_MONOTONIC nanoseconds, frames written, frames heard: at position events, writes
-            "trace": self._trace,
+            "trace": list(self._trace),
         }
 
 

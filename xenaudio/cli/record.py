@@ -12,19 +12,17 @@ import sys
 from typing import Protocol
 
 from xenaudio.cli.streamclient import (
-    WAIT_S,
     ClientError,
     Progress,
+    StreamClient,
     add_stream_options,
     check_allowed,
     choose_stream,
     format_by_name,
     formats_text,
-    is_lost,
     open_stream,
     positive,
     run_client,
-    wait_for_card,
     write_stats,
 )
 from xenaudio.core.errors import XenAudioError
@@ -90,7 +88,7 @@ def _choose(stream: Stream, args: argparse.Namespace) -> tuple[Format, int, int]
             raise ClientError(f"this stream gives {formats_text(stream)}; not {format.name}")
         format = formats[0]
     rate = args.rate or DEFAULT_RATE
-    if not args.rate and stream.rates and rate not in stream.rates:
+    if not args.rate and rate not in stream.rates:
         rate = max(stream.rates)
     low, high = stream.channels
     channels = args.channels or min(max(DEFAULT_CHANNELS, low), high)
@@ -98,41 +96,19 @@ def _choose(stream: Stream, args: argparse.Namespace) -> tuple[Format, int, int]
     return format, rate, channels
 
 
-class Recorder:
-    """Records until the frames asked for are there, over as many connections as it takes."""
+class Recorder(StreamClient):
+    """Records until the frames asked for are there."""
+
+    name = "record"
 
     def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
-        self._args = args
-        self._progress = progress
+        super().__init__(args, progress)
         self._sink: Sink | None = None
         self._kind: tuple[Format, int, int] | None = None
         self._left: int | None = None
         self.frames = 0
         self.overruns = 0
         self.frames_lost = 0
-        self.reconnects = 0
-        self.stream: Stream | None = None
-
-    async def run(self, card: Card) -> None:
-        """Record."""
-        limit: float | None = self._args.wait or WAIT_S
-        while True:
-            await wait_for_card(card, limit)
-            limit = self._args.wait
-            try:
-                await self._record_from(card)
-                return
-            except XenAudioError as error:
-                if not is_lost(error):
-                    raise
-                self._collect()
-                self.reconnects += 1
-                why = card.reason or str(error)
-                self._progress.say(f"xenaudio record: {why}; waiting for the backend")
-                if self.stream is not None and self.stream.state.name == "DEAD":
-                    card.reconnect()
-                await asyncio.sleep(0.05)
-                self.stream = None
 
     def _open_sink(self, format: Format, rate: int, channels: int) -> Sink:
         if self._args.file == "-":
@@ -147,7 +123,7 @@ class Recorder:
                 ) from None
             raise
 
-    async def _record_from(self, card: Card) -> None:
+    async def _serve(self, card: Card) -> None:
         stream = choose_stream(card, self._args, capture=True)
         if self._kind is None:
             self._kind = _choose(stream, self._args)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What `xenaudio play` and `xenaudio record` share: choosing, opening and showing a stream."""
+"""What `xenaudio play` and `xenaudio record` share: a stream chosen, opened, shown, and kept."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ import math
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any
 
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.format import Format, all_formats
-from xenaudio.core.frontend import Card, CardNotReadyError, CardState, Ranges, Stream
+from xenaudio.core.frontend import (
+    Card,
+    CardNotReadyError,
+    CardState,
+    Ranges,
+    Stream,
+    StreamState,
+)
+
+TRACE_MOST = 100_000
+"""Positions and writes that `--stats` keeps: half an hour's at the default period."""
 
 PERIOD_MS = 20.0
 PERIODS = 5
@@ -24,6 +35,10 @@ WAIT_S = 10.0
 
 # What an error means that is not the request's fault but the connection's: it may come back.
 _LOST = (errno.ENOTCONN, errno.ETIMEDOUT, errno.EPROTO, errno.EPIPE)
+
+
+# A stream that the next try can open.
+_AT_REST = (StreamState.OFFLINE, StreamState.CLOSED)
 
 
 class ClientError(Exception):
@@ -67,7 +82,12 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help=f"how long to wait for a backend (default: {WAIT_S:g} s; once begun, for ever)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    parser.add_argument("--stats", metavar="FILE", help="write statistics to FILE, as JSON")
+    parser.add_argument(
+        "--stats",
+        metavar="FILE",
+        help="write statistics to FILE, as JSON; play's trace and latency are those of the newest"
+        f" {TRACE_MOST} positions and writes",
+    )
 
 
 def format_by_name(name: str) -> Format:
@@ -119,7 +139,7 @@ def _range_text(low: int, high: int) -> str:
 
 def check_allowed(stream: Stream, rate: int, channels: int, source: str) -> None:
     """Refuse a rate or number of channels that the stream is not configured for."""
-    if stream.rates and rate not in stream.rates:
+    if rate not in stream.rates:
         allowed = ", ".join(str(r) for r in sorted(stream.rates))
         raise ClientError(f"this stream takes {allowed} Hz; {source} has {rate} Hz")
     low, high = stream.channels
@@ -259,6 +279,51 @@ class Progress:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{seconds % 60:04.1f}"
+
+
+class StreamClient(ABC):
+    """A stream that is served to its end, over as many connections as it takes."""
+
+    name: str
+    """The subcommand, for people."""
+
+    def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
+        self._args = args
+        self._progress = progress
+        self.stream: Stream | None = None
+        """The stream of this connection, once it is open."""
+        self.reconnects = 0
+
+    @abstractmethod
+    async def _serve(self, card: Card) -> None:
+        """Open a stream of a connected card, set `stream`, and go on to the end."""
+
+    @abstractmethod
+    def _collect(self) -> None:
+        """Take over what `stream`, which has ended or was lost, has to tell."""
+
+    async def run(self, card: Card) -> None:
+        """Serve the stream; when the connection is lost, wait for the backend and go on."""
+        limit: float | None = self._args.wait or WAIT_S
+        while True:
+            await wait_for_card(card, limit)
+            limit = self._args.wait
+            try:
+                await self._serve(card)
+                return
+            except XenAudioError as error:
+                if not is_lost(error):
+                    raise
+                self._collect()
+                self.reconnects += 1
+                why = card.reason or str(error)
+                self._progress.say(f"xenaudio {self.name}: {why}; waiting for the backend")
+                if any(stream.state not in _AT_REST for stream in card.streams):
+                    # Dead, or the backend has it open and does nothing: begin anew with it.
+                    card.reconnect()
+                # The card may not have noticed yet what the stream has.
+                await asyncio.sleep(0.05)
+                self.stream = None
 
 
 def run_client(name: str, main: Coroutine[Any, Any, None]) -> int:

@@ -25,7 +25,7 @@ START, PAUSE, STOP, RESUME = range(4)
 S16 = by_name("s16_le")
 FRAME = 4  # octets of a stereo one
 
-VSND = """[['CARD, short-name=Main, sample-rates=48000;8000, buffer-size=65536',
+VSND = """[['CARD, short-name=Main, long-name=Hall 1, sample-rates=48000;8000, buffer-size=65536',
             'PCM, name=Hall, sample-formats=s16_le',
             'STREAM, unique-id=play, type=p, channels-max=2',
             'STREAM, unique-id=mic, type=c, channels-max=1, sample-rates=8000',
@@ -141,6 +141,10 @@ class BackStream:
     async def accept_open(self, status: int = 0) -> None:
         """Answer OPEN and map the buffer."""
         ident, body = await self.next(OPEN)
+        self.take_open(ident, body, status)
+
+    def take_open(self, ident: int, body: bytes, status: int = 0) -> None:
+        """Answer this OPEN and map the buffer."""
         rate, format, channels, size, directory, period = struct.unpack_from("=IBBxxIII", body)
         self.opened = {
             "rate": rate,
@@ -174,6 +178,21 @@ class BackStream:
         assert self.buffer is not None
         assert offset + length <= self.opened["buffer"]
         return bytes(self.buffer.memory[offset : offset + length])
+
+    async def obey(self) -> None:
+        """Answer whatever comes until CLOSE; what is written is heard at once."""
+        heard = 0
+        while True:
+            ident, operation, body = await until(self.take, "a request")
+            if operation == OPEN:
+                self.take_open(ident, body)
+                continue
+            self.respond(ident, operation, 0, body if operation == QUERY else b"")
+            if operation == WRITE:
+                heard += struct.unpack_from("=II", body)[1]
+                self.event(heard)
+            elif operation == CLOSE:
+                return
 
 
 class ScriptedBackend:
