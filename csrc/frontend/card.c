@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <xen/io/xenbus.h>
 
@@ -547,7 +548,7 @@ static void config_is_read(struct xa_card *card)
             return;
         }
         if (!stream) {
-            stream = xa_stream_new(card, card->hv, card->callbacks.stream, card->user);
+            stream = xa_stream_new(card->hv, card->callbacks.stream, card->user);
             if (!stream) {
                 config_fails(card, "out of memory");
                 return;
@@ -1067,8 +1068,14 @@ static void connect_store(struct xa_card *card)
         return;
     }
     card->store = xa_store_new(fd, on_watch, card);
-    if (!card->store)
+    if (!card->store) {
+        int error = errno;
+
+        close(fd);
+        set_state(card, XA_CARD_ABSENT, -error, "the store of %s cannot be used: %s",
+                  xa_hv_address(card->hv), strerror(error));
         return;
+    }
     card->fds_serial++;
     card->backend[0] = '\0';
     card->backend_state = 0;

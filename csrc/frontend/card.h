@@ -25,6 +25,8 @@
 #include "stream.h"
 
 /* cffi: begin */
+struct xa_card;
+
 enum xa_card_state {
     XA_CARD_STARTING,    /* the store is being read */
     XA_CARD_ABSENT,      /* the guest has no such device, or the store cannot be reached */

@@ -11,11 +11,19 @@
 #define DEFAULT_CHANNELS_MAX 2
 #define DEFAULT_BUFFER (64u * 1024)
 
+/* Our backend's, for a card without "sample-rates", so that what it will refuse is refused here. */
+static const uint32_t default_rates[] = {5512,  8000,  11025, 12000, 16000, 22050,  24000, 32000,
+                                         44100, 48000, 64000, 88200, 96000, 176400, 192000};
+_Static_assert(sizeof(default_rates) <= sizeof(((struct xa_pcm_config *) 0)->rates),
+               "the default rates must fit");
+
 void xa_pcm_config_default(struct xa_pcm_config *config)
 {
     memset(config, 0, sizeof(*config));
     config->channels_min = 1;
     config->channels_max = DEFAULT_CHANNELS_MAX;
+    config->rate_count = sizeof(default_rates) / sizeof(default_rates[0]);
+    memcpy(config->rates, default_rates, sizeof(default_rates));
     config->formats = xa_format_all_mask();
     config->buffer_max = DEFAULT_BUFFER;
 }
@@ -137,7 +145,7 @@ bool xa_pcm_config_valid(const struct xa_pcm_config *config)
 bool xa_pcm_config_allows(const struct xa_pcm_config *config, uint32_t rate, uint8_t format,
                           uint8_t channels)
 {
-    bool rate_allowed = config->rate_count == 0 && rate >= 1 && rate <= XA_CARD_RATE_MAX;
+    bool rate_allowed = false;
 
     for (uint32_t i = 0; i < config->rate_count; i++)
         rate_allowed = rate_allowed || config->rates[i] == rate;

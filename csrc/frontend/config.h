@@ -23,7 +23,7 @@
 struct xa_pcm_config {
     uint8_t channels_min;
     uint8_t channels_max;
-    uint32_t rate_count; /* 0: any rate, 1 to XA_CARD_RATE_MAX Hz */
+    uint32_t rate_count; /* at least one */
     uint32_t rates[32];  /* Hz, in the store's order */
     uint64_t formats;    /* bit XENSND_PCM_FORMAT_* of each PCM format allowed */
     uint32_t buffer_max; /* octets */
@@ -39,7 +39,8 @@ struct xa_stream_config {
 };
 /* cffi: end */
 
-/* What counts where nothing is set: 1 to 2 channels, any rate, each PCM format, 64 KiB. */
+/* What counts where nothing is set: 1 to 2 channels, the usual rates (as our backend takes them),
+ * each PCM format, 64 KiB. */
 void xa_pcm_config_default(struct xa_pcm_config *config);
 
 /*

@@ -32,8 +32,15 @@ struct pending {
     uint64_t deadline_us;
 };
 
+/* Where the stream is between a STOP and the START after it. */
+enum halt {
+    HALT_NONE,
+    HALT_ASKED,  /* STOP has no response yet */
+    HALT_DONE,   /* stopped: nothing moves, so a position that is told is where it stopped */
+    HALT_ENDING, /* START has no response yet: what is told may be either */
+};
+
 struct xa_stream {
-    struct xa_card *card;
     struct xa_hv *hv;
     void (*callback)(void *user, struct xa_stream *stream, enum xa_stream_event event, int error);
     void *user;
@@ -75,10 +82,12 @@ struct xa_stream {
     uint64_t fetched;    /* capture: in READs answered */
     uint64_t taken;      /* capture: given to the owner */
     uint64_t skipped;    /* capture: lost in overruns, or dropped by STOP */
-    uint64_t dropped;    /* playback: written and dropped by STOP; wraps when it ran on past that */
-    uint64_t mark;       /* written - dropped when STOP was sent */
-    uint16_t stop_id;    /* its request's id, */
-    bool stopping;       /* while it is not answered */
+    /* Playback: written and dropped by STOP, less what STOP took the position on by; may wrap. */
+    uint64_t dropped;
+    enum halt halt;
+    uint16_t halt_id; /* of the request that has no response yet */
+    uint64_t mark;    /* written - dropped when STOP was sent */
+    uint16_t open_id;
     uint64_t position;
     uint64_t position_us;
     bool dry;
@@ -99,7 +108,7 @@ static uint64_t monotonic_us(void)
     return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
 }
 
-struct xa_stream *xa_stream_new(struct xa_card *card, struct xa_hv *hv,
+struct xa_stream *xa_stream_new(struct xa_hv *hv,
                                 void (*callback)(void *user, struct xa_stream *stream,
                                                  enum xa_stream_event event, int error),
                                 void *user)
@@ -108,7 +117,6 @@ struct xa_stream *xa_stream_new(struct xa_card *card, struct xa_hv *hv,
 
     if (!stream)
         return NULL;
-    stream->card = card;
     stream->hv = hv;
     stream->callback = callback;
     stream->user = user;
@@ -230,11 +238,6 @@ void xa_stream_offline(struct xa_stream *stream)
 void xa_stream_release(struct xa_stream *stream)
 {
     transport_free(stream);
-}
-
-struct xa_card *xa_stream_card(const struct xa_stream *stream)
-{
-    return stream->card;
 }
 
 const struct xa_stream_config *xa_stream_config(const struct xa_stream *stream)
@@ -454,13 +457,14 @@ int xa_stream_open(struct xa_stream *stream, const struct xa_stream_params *para
     stream->error = 0;
     stream->written = stream->asked = stream->fetched = stream->taken = stream->skipped = 0;
     stream->dropped = stream->mark = 0;
-    stream->stopping = false;
+    stream->halt = HALT_NONE;
     stream->unanswered = 0;
     stream->position = stream->position_us = 0;
     stream->clock_us = stream->clock_position = 0;
     stream->dry = false;
     memset(&stream->stats, 0, sizeof(stream->stats));
     stream->state = XA_STREAM_OPENING;
+    stream->open_id = stream->next_id;
     return send_one(stream, &req);
 }
 
@@ -492,7 +496,7 @@ int xa_stream_trigger(struct xa_stream *stream, uint8_t type)
         return error;
     if (type > XENSND_OP_TRIGGER_RESUME)
         return -EINVAL;
-    if (stream->state != XA_STREAM_OPEN || stream->stopping)
+    if (stream->state != XA_STREAM_OPEN || stream->halt == HALT_ASKED)
         return -EBUSY;
     memset(&req, 0, sizeof(req));
     req.operation = XENSND_OP_TRIGGER;
@@ -500,12 +504,16 @@ int xa_stream_trigger(struct xa_stream *stream, uint8_t type)
     error = send_one(stream, &req);
     if (error < 0)
         return error;
-    if (type == XENSND_OP_TRIGGER_STOP) {
-        stream->stopping = true;
-        stream->stop_id = req.id;
-        stream->mark = stream->written - stream->dropped;
-    }
     stream->running = type == XENSND_OP_TRIGGER_START || type == XENSND_OP_TRIGGER_RESUME;
+    if (type == XENSND_OP_TRIGGER_STOP) {
+        stream->halt = HALT_ASKED;
+        stream->halt_id = req.id;
+        stream->mark = stream->written - stream->dropped;
+    } else if (stream->halt == HALT_DONE && stream->running) {
+        /* At a whole number of buffers there is nothing that STOP could still tell. */
+        stream->halt = stream->position % stream->params.buffer_octets ? HALT_ENDING : HALT_NONE;
+        stream->halt_id = req.id;
+    }
     stream->clock_us = monotonic_us();
     stream->clock_position = stream->position;
     return 0;
@@ -577,7 +585,7 @@ static void fetch(struct xa_stream *stream)
     struct xensnd_req req;
 
     if (!stream->config.capture || stream->state != XA_STREAM_OPEN || stream->error < 0 ||
-        stream->asked > stream->fetched || stream->stopping)
+        stream->asked > stream->fetched || stream->halt == HALT_ASKED)
         return;
     available = stream->position - stream->skipped - stream->asked;
     if (available > buffer) {
@@ -651,14 +659,21 @@ uint64_t xa_stream_transferred(const struct xa_stream *stream)
 
 int64_t xa_stream_latency(const struct xa_stream *stream)
 {
+    bool stopping = stream->halt == HALT_ASKED;
+    uint64_t position = stream->position;
     int64_t octets;
 
     if (stream->frame == 0)
         return 0;
-    if (stream->config.capture)
-        octets = (int64_t) (stream->position - stream->skipped - stream->taken);
+    /* What STOP takes the position on by is no sound; and what was not asked for it drops. */
+    if (!stream->config.capture && stopping && position > stream->mark)
+        position = stream->mark;
+    if (stream->config.capture && stopping)
+        octets = (int64_t) (stream->asked - stream->taken);
+    else if (stream->config.capture)
+        octets = (int64_t) (position - stream->skipped - stream->taken);
     else
-        octets = (int64_t) (stream->written - stream->dropped - stream->position);
+        octets = (int64_t) (stream->written - stream->dropped - position);
     return octets / (int64_t) stream->frame;
 }
 
@@ -705,16 +720,43 @@ static int take_events(struct xa_stream *stream, uint64_t now_us);
 
 /*
  * STOP was answered: what was written and not heard, or captured and not asked for, is gone.
- * Positions count on from the last one that was sent before the answer.
+ * Positions count on from the last one told, wherever STOP took it.
  */
-static int forget_dropped(struct xa_stream *stream)
+static void forget_dropped(struct xa_stream *stream)
 {
-    if (take_events(stream, monotonic_us()) < 0)
-        return -EPROTO;
     if (stream->config.capture)
         stream->skipped = stream->position - stream->asked;
     else
         stream->dropped += stream->mark - stream->position;
+}
+
+/* Follows a stopped stream that says, after the answer, where it stopped. */
+static void follow_stop(struct xa_stream *stream, uint64_t position)
+{
+    uint64_t on = position - stream->position;
+
+    if (stream->config.capture)
+        stream->skipped += on;
+    else
+        stream->dropped -= on;
+}
+
+/* The response to the last STOP, or to the START after it. */
+static int take_halt(struct xa_stream *stream, int error)
+{
+    bool stop = stream->halt == HALT_ASKED;
+
+    /* What was told before the response is still to be judged by the state before it. */
+    if (take_events(stream, monotonic_us()) < 0)
+        return -EPROTO;
+    if (stop && error == 0) {
+        forget_dropped(stream);
+        stream->halt = HALT_DONE;
+    } else if (stop) {
+        stream->halt = HALT_NONE;
+    } else if (stream->halt == HALT_ENDING) { /* else a callback has sent another STOP */
+        stream->halt = error == 0 ? HALT_NONE : HALT_DONE;
+    }
     return 0;
 }
 
@@ -738,11 +780,11 @@ static int respond(struct xa_stream *stream, const struct xensnd_resp *resp)
 
     switch (resp->operation) {
     case XENSND_OP_OPEN:
-        /* Closed meanwhile: CLOSE's response tells the owner. */
-        if (stream->state == XA_STREAM_OPENING) {
+        if (stream->state == XA_STREAM_OPENING && resp->id == stream->open_id)
             stream->state = error == 0 ? XA_STREAM_OPEN : XA_STREAM_CLOSED;
-            tell(stream, XA_EVENT_OPENED, error);
-        }
+        else /* closed meanwhile */
+            error = -ECANCELED;
+        tell(stream, XA_EVENT_OPENED, error);
         break;
     case XENSND_OP_CLOSE:
         if (stream->state == XA_STREAM_CLOSING) {
@@ -751,11 +793,9 @@ static int respond(struct xa_stream *stream, const struct xensnd_resp *resp)
         }
         break;
     case XENSND_OP_TRIGGER:
-        if (stream->stopping && resp->id == stream->stop_id) {
-            stream->stopping = false;
-            if (error == 0 && forget_dropped(stream) < 0)
-                return -EPROTO;
-        }
+        if ((stream->halt == HALT_ASKED || stream->halt == HALT_ENDING) &&
+            resp->id == stream->halt_id && take_halt(stream, error) < 0)
+            return -EPROTO;
         tell(stream, XA_EVENT_TRIGGERED, error);
         break;
     case XENSND_OP_HW_PARAM_QUERY:
@@ -780,16 +820,33 @@ static int respond(struct xa_stream *stream, const struct xensnd_resp *resp)
     return 0;
 }
 
+/*
+ * Whether a position is one that STOP may have taken the stream to. A backend may take it up to a
+ * whole number of buffers, so that a guest that counts from 0 after it (Linux does) is right; it
+ * tells so before STOP's response, or after it when the event page was full.
+ */
+static bool told_by_stop(const struct xa_stream *stream, uint64_t position)
+{
+    return stream->halt == HALT_ASKED || stream->halt == HALT_DONE ||
+           (stream->halt == HALT_ENDING && position % stream->params.buffer_octets == 0);
+}
+
 static int take_position(struct xa_stream *stream, uint64_t position, uint64_t now_us)
 {
+    bool stopped = told_by_stop(stream, position);
     uint64_t written = stream->config.capture ? position : stream->written - stream->dropped;
+    uint64_t most = stopped && !stream->config.capture ? stream->mark : written;
+    uint32_t buffer = stream->params.buffer_octets;
 
-    if (!xa_position_plausible(position, stream->position, written, stream->params.buffer_octets))
+    if (!xa_position_plausible(position, stream->position, most < written ? written : most,
+                               stream->halt == HALT_NONE ? buffer : 2 * buffer))
         return fault(stream, "position that cannot be true", position);
+    if (stopped && stream->halt != HALT_ASKED)
+        follow_stop(stream, position);
     stream->position = position;
     stream->position_us = now_us;
     stream->stats.events++;
-    if (position > written && !stream->dry) {
+    if (position > written && !stopped && !stream->dry) {
         stream->dry = true;
         stream->stats.underruns++;
     }
@@ -833,16 +890,21 @@ static int take_responses(struct xa_stream *stream)
 {
     struct xensnd_resp resp;
     bool freed = false;
-    int got;
 
-    /* Ends: each response found uses up a pending request, and one that does not is a fault. */
-    while ((got = xa_front_ring_get(&stream->ring, &resp)) > 0) {
+    /* A callback may put a request anew for each response, and a backend answer it at once. */
+    for (unsigned i = 0; i < XA_RING_ENTRIES; i++) {
+        int got = xa_front_ring_get(&stream->ring, &resp);
+
+        if (got < 0)
+            return fault(stream, "request ring with an impossible index", 0);
+        if (got == 0)
+            break;
+        if (i + 1 == XA_RING_ENTRIES)
+            stream->more = true;
         freed = freed || resp.operation == XENSND_OP_WRITE;
         if (respond(stream, &resp) < 0)
             return -EPROTO;
     }
-    if (got < 0)
-        return fault(stream, "request ring with an impossible index", 0);
     if (freed && stream->state == XA_STREAM_OPEN && stream->error == 0 && !stream->running)
         tell(stream, XA_EVENT_POSITION, 0);
     fetch(stream);

@@ -24,7 +24,6 @@
 #include "config.h"
 
 /* cffi: begin */
-struct xa_card;
 struct xa_stream;
 
 enum xa_stream_state {
@@ -38,7 +37,8 @@ enum xa_stream_state {
 
 enum xa_stream_event {
     XA_EVENT_QUERIED,   /* HW_PARAM_QUERY answered: xa_stream_queried */
-    XA_EVENT_OPENED,    /* OPEN answered; with an error the stream is closed again */
+    XA_EVENT_OPENED,    /* OPEN answered; with an error the stream is closed again, or with
+                         * -ECANCELED being closed: xa_stream_close came first */
     XA_EVENT_TRIGGERED, /* TRIGGER answered */
     XA_EVENT_POSITION,  /* there is a new position, or room because a WRITE was answered */
     XA_EVENT_DATA,      /* capture: xa_stream_read has something to give */
@@ -74,7 +74,6 @@ struct xa_stream_stats {
     uint64_t overrun_octets; /* and how much was thereby lost */
 };
 
-struct xa_card *xa_stream_card(const struct xa_stream *stream);
 /* Stays at its place; its contents change when the card reconnects to another configuration. */
 const struct xa_stream_config *xa_stream_config(const struct xa_stream *stream);
 enum xa_stream_state xa_stream_state(const struct xa_stream *stream);
@@ -95,8 +94,9 @@ int xa_stream_open(struct xa_stream *stream, const struct xa_stream_params *para
 int xa_stream_close(struct xa_stream *stream);
 
 /* `type`: XENSND_OP_TRIGGER_START, _PAUSE, _STOP or _RESUME; then XA_EVENT_TRIGGERED. After STOP,
- * what was written and not heard, or captured and not fetched, is gone; positions count on from the
- * last one. -EBUSY while another STOP is not answered. */
+ * what was written and not heard, or captured and not fetched, is gone; positions count on from
+ * where the backend says that it stopped, which may be up to a buffer further on. -EBUSY while
+ * another STOP is not answered. */
 int xa_stream_trigger(struct xa_stream *stream, uint8_t type);
 
 /*

@@ -15,7 +15,7 @@ struct xa_stream_transport {
 };
 
 /* A stream of no configuration yet. `callback` and `user` are the card owner's. NULL: no memory. */
-struct xa_stream *xa_stream_new(struct xa_card *card, struct xa_hv *hv,
+struct xa_stream *xa_stream_new(struct xa_hv *hv,
                                 void (*callback)(void *user, struct xa_stream *stream,
                                                  enum xa_stream_event event, int error),
                                 void *user);

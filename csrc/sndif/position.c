@@ -44,7 +44,7 @@ uint32_t xa_position_room(uint64_t written, uint64_t position, uint32_t buffer)
     return unheard < buffer ? (uint32_t) (buffer - unheard) : 0;
 }
 
-bool xa_position_plausible(uint64_t position, uint64_t previous, uint64_t written, uint32_t buffer)
+bool xa_position_plausible(uint64_t position, uint64_t previous, uint64_t written, uint32_t beyond)
 {
-    return position >= previous && (position <= written || position - written <= buffer);
+    return position >= previous && (position <= written || position - written <= beyond);
 }

@@ -42,8 +42,9 @@ uint32_t xa_position_room(uint64_t written, uint64_t position, uint32_t buffer);
 
 /*
  * Frontend: whether a reported position can be true: not before `previous`, and not more than
- * `buffer` octets past what was written (a dry stream runs on by a period at most).
+ * `beyond` octets past what was written: a buffer (a dry stream runs on by a period at most), and
+ * one more while a STOP may take it up to a whole number of buffers.
  */
-bool xa_position_plausible(uint64_t position, uint64_t previous, uint64_t written, uint32_t buffer);
+bool xa_position_plausible(uint64_t position, uint64_t previous, uint64_t written, uint32_t beyond);
 
 #endif

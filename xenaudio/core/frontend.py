@@ -20,7 +20,7 @@ import errno
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -129,9 +129,10 @@ class Stream:
         self.period_frames = 0
         self.latency_max_frames = 0
         """The largest latency seen at a position event since OPEN."""
-        self.trace: list[tuple[int, int, int]] | None = None
-        """Set it to a list to collect, at each position event and each write: CLOCK_MONOTONIC
-        nanoseconds, frames written (or read) and frames heard (or captured)."""
+        self.trace: MutableSequence[tuple[int, int, int]] | None = None
+        """Set it to a list, or to a deque with a bound, to collect at each position event and each
+        write: CLOCK_MONOTONIC nanoseconds, frames written (or read), frames heard (or captured).
+        """
 
     @property
     def _handle(self) -> Any:
@@ -178,7 +179,7 @@ class Stream:
 
     @property
     def rates(self) -> list[int]:
-        """The rates allowed, Hz; none listed: any."""
+        """The rates allowed, Hz."""
         config = self._config.pcm_config
         return [int(config.rates[i]) for i in range(config.rate_count)]
 
@@ -566,6 +567,11 @@ class Card:
     def short_name(self) -> str:
         """`short-name` of the store, or ""."""
         return str(ffi.string(lib.xa_card_short_name(self._card)).decode("utf-8", "replace"))
+
+    @property
+    def long_name(self) -> str:
+        """`long-name` of the store, or ""."""
+        return str(ffi.string(lib.xa_card_long_name(self._card)).decode("utf-8", "replace"))
 
     @property
     def version(self) -> int:

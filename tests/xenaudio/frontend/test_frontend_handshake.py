@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from scripted_backend import S16, VSND, Setting, until
 
+from xenaudio.backend.cardconfig import DEFAULT_RATES
+from xenaudio.cli.streamclient import ClientError, check_allowed
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.frontend import CardNotReadyError, CardState, StreamState
 
@@ -19,7 +21,7 @@ def test_configuration_is_inherited_and_redefined(scene: Callable[..., None]) ->
     async def test(s: Setting) -> None:
         await s.card.__aenter__()
         await until(lambda: s.card.state is CardState.WAITING, "waiting")
-        assert s.card.short_name == "Main"
+        assert (s.card.short_name, s.card.long_name) == ("Main", "Hall 1")
         play, mic, big = s.card.streams
         assert [(x.pcm, x.index, x.capture, x.unique_id) for x in (play, mic, big)] == [
             (0, 0, False, "play"),
@@ -34,6 +36,20 @@ def test_configuration_is_inherited_and_redefined(scene: Callable[..., None]) ->
         assert (play.buffer_octets_max, big.buffer_octets_max) == (65536, 131072)
 
     scene(test)
+
+
+def test_a_card_without_rates_has_those_that_the_backend_will_take(
+    scene: Callable[..., None],
+) -> None:
+    async def test(s: Setting) -> None:
+        await s.card.__aenter__()
+        await until(lambda: s.card.state is CardState.WAITING, "waiting")
+        (stream,) = s.card.streams
+        assert stream.rates == list(DEFAULT_RATES)
+        with pytest.raises(ClientError, match=r"this stream takes 5512, 8000, .* Hz; x has 12345"):
+            check_allowed(stream, 12345, 2, "x")
+
+    scene(test, vsnd="[['CARD, short-name=Main', 'PCM', 'STREAM, unique-id=play, type=p']]")
 
 
 def test_every_stream_is_published_before_state_3(scene: Callable[..., None]) -> None:

@@ -234,6 +234,55 @@ def test_close_and_open_again_begins_at_0(scene: Callable[..., None]) -> None:
     scene(test)
 
 
+def test_an_open_that_was_given_up_hinders_no_later_one(scene: Callable[..., None]) -> None:
+    async def test(s: Setting) -> None:
+        stream, back = await s.connected("0/0")
+        geometry = {"period_frames": 100, "buffer_frames": 400}
+        opening = asyncio.create_task(stream.open(48000, S16, 2, **geometry))
+        await until(lambda: stream.state is StreamState.OPENING, "OPEN sent")
+        opening.cancel()
+        closing = asyncio.create_task(stream.close())
+        await until(lambda: stream.state is StreamState.CLOSING, "CLOSE sent")
+        await back.accept_open()
+        await back.answer(CLOSE)
+        await closing
+        again = asyncio.create_task(stream.open(48000, S16, 2, **geometry))
+        await back.accept_open()
+        await asyncio.wait_for(again, 10)
+        assert stream.state is StreamState.OPEN
+
+    scene(test)
+
+
+@pytest.mark.parametrize("order", [(OPEN, CLOSE), (CLOSE, OPEN)])
+def test_an_open_that_is_closed_meanwhile_says_so_whichever_is_answered_first(
+    scene: Callable[..., None], order: tuple[int, int]
+) -> None:
+    async def test(s: Setting) -> None:
+        stream, back = await s.connected("0/0")
+        geometry = {"period_frames": 100, "buffer_frames": 400}
+        opening = asyncio.create_task(stream.open(48000, S16, 2, **geometry))
+        await until(lambda: stream.state is StreamState.OPENING, "OPEN sent")
+        closing = asyncio.create_task(stream.close())
+        ids = {operation: (await back.next(operation))[0] for operation in (OPEN, CLOSE)}
+        back.respond(ids[order[0]], order[0])
+        if order[0] == CLOSE:
+            await closing
+            again = asyncio.create_task(stream.open(48000, S16, 2, **geometry))
+            await until(lambda: stream.state is StreamState.OPENING, "OPEN sent again")
+        back.respond(ids[order[1]], order[1])
+        with pytest.raises(XenAudioError) as caught:
+            await opening
+        assert caught.value.errno == errno.ECANCELED
+        await closing
+        if order[0] == CLOSE:
+            assert stream.state is StreamState.OPENING
+            await back.accept_open()
+            await again
+
+    scene(test)
+
+
 def test_a_query_narrows(scene: Callable[..., None]) -> None:
     async def test(s: Setting) -> None:
         stream, back = await s.connected("0/0")

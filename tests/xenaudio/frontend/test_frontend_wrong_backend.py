@@ -21,6 +21,7 @@ from scripted_backend import (
 )
 
 from xenaudio.core.errors import XenAudioError
+from xenaudio.core.ffi import ffi, lib
 from xenaudio.core.frontend import CardState, Ranges, Stream, StreamState
 
 
@@ -154,6 +155,46 @@ def test_a_flood_of_good_events_does_not_keep_the_loop(scene: Callable[..., None
             if back.evt_prod - back.word(back.page, 0) >= 62:
                 await asyncio.sleep(0)
         await until(lambda: stream.stats.events == 500, "all events taken")
+
+    scene(test)
+
+
+def test_answers_that_come_at_once_do_not_keep_the_loop(scene: Callable[..., None]) -> None:
+    """A request put from within a callback and answered there and then, again and again."""
+
+    async def test(s: Setting) -> None:
+        calls, answers = 0, []
+        process = s.card._process
+
+        def counted() -> None:
+            nonlocal calls
+            calls += 1
+            process()
+
+        s.card._process = counted  # type: ignore[method-assign]
+        stream, back = await s.connected("0/0")
+        ranges = ffi.new("struct xa_stream_ranges *")
+        ranges.formats = 4
+        take = stream._take
+
+        def ask_again(event: int, error: int) -> None:
+            take(event, error)
+            if event != lib.XA_EVENT_QUERIED:
+                return
+            answers.append(calls)
+            if len(answers) < 200:
+                ask()
+
+        def ask() -> None:
+            assert lib.xa_stream_query(stream._handle, ranges) == 0
+            ident, operation, body = back.take() or (0, 0, b"")
+            assert operation == QUERY
+            back.respond(ident, QUERY, 0, body)
+
+        stream._take = ask_again  # type: ignore[method-assign]
+        ask()
+        await until(lambda: len(answers) == 200, "all answers taken")
+        assert max(answers.count(call) for call in answers) == 32
 
     scene(test)
 
