@@ -81,6 +81,8 @@ class Guest:
         self.name = config.name
         self.domid = domid
         self.lasts = False
+        self.created_in = 0.0
+        """Seconds that `xl create` took, on dom0's clock."""
         self._machine = machine
         self._numbers = itertools.count(1)
 
@@ -133,7 +135,8 @@ class Guest:
         return self.run(f"python3 /harness/pattern.py check {pattern} {path}").out.strip()
 
     @staticmethod
-    def _alsa(pattern: Pattern, period: int, buffer: int) -> str:
+    def alsa(pattern: Pattern, *, period: int = 2400, buffer: int = 9600) -> str:
+        """Return aplay's and arecord's options for a pattern as raw samples; frames."""
         return (
             f"-D hw:0,0 -q -t raw -f {ALSA_FORMATS[pattern.format]} -r {pattern.rate}"
             f" -c {pattern.channels} --period-size={period} --buffer-size={buffer}"
@@ -142,14 +145,14 @@ class Guest:
     def aplay(self, pattern: Pattern, *, period: int = 2400, buffer: int = 9600) -> Job:
         """Begin to play a pattern with ALSA; frames."""
         path = self.make(pattern, "raw")
-        return self.start(f"exec aplay {self._alsa(pattern, period, buffer)} {path}")
+        return self.start(f"exec aplay {self.alsa(pattern, period=period, buffer=buffer)} {path}")
 
     def arecord(
         self, pattern: Pattern, frames: int, *, period: int = 2400, buffer: int = 9600
     ) -> tuple[Job, str]:
         """Begin to record `frames` in a pattern's format with ALSA; returns the file's path too."""
         path = self._file("raw")
-        options = self._alsa(pattern, period, buffer)
+        options = self.alsa(pattern, period=period, buffer=buffer)
         return self.start(f"exec arecord {options} --samples={frames} {path}"), path
 
     def play(self, pattern: Pattern, *options: str) -> Job:
