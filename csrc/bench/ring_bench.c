@@ -135,35 +135,55 @@ static int measure(const struct pair *pair, uint32_t count, uint32_t *ring_ns,
     return 0;
 }
 
+/* Measures against another process, which ends with the measurement. */
+static int measure_across(const struct pair *pair, uint32_t count, uint32_t *ring_ns,
+                          uint32_t *baseline_ns)
+{
+    struct xa_front_ring ring;
+    pid_t child;
+    int error;
+
+    xa_front_ring_init(&ring, pair->page);
+    child = fork();
+    if (child < 0)
+        return -errno;
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(echo(pair, count) ? 1 : 0);
+    }
+    error = measure(pair, count, ring_ns, baseline_ns, &ring);
+    if (error)
+        kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    return error;
+}
+
 int xa_bench_round_trips(uint32_t count, uint32_t *ring_ns, uint32_t *baseline_ns)
 {
-    struct pair pair = {.to_back = eventfd(0, EFD_CLOEXEC), .to_front = eventfd(0, EFD_CLOEXEC)};
-    struct xa_front_ring ring;
+    struct pair pair = {.to_back = -1, .to_front = -1, .page = MAP_FAILED};
     int error = 0;
-    pid_t child;
 
     if (count == 0 || count % BLOCK)
         return -EINVAL;
-    pair.page = mmap(NULL, XA_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (pair.to_back < 0 || pair.to_front < 0 || pair.page == MAP_FAILED)
+    pair.to_back = eventfd(0, EFD_CLOEXEC);
+    if (pair.to_back < 0)
         return -errno;
-    xa_front_ring_init(&ring, pair.page);
-    child = fork();
-    if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(echo(&pair, count) ? 1 : 0);
-    }
-    if (child < 0)
+    pair.to_front = eventfd(0, EFD_CLOEXEC);
+    if (pair.to_front < 0)
         error = -errno;
-    else {
-        error = measure(&pair, count, ring_ns, baseline_ns, &ring);
-        if (error)
-            kill(child, SIGKILL);
-        waitpid(child, NULL, 0);
+    if (!error) {
+        pair.page =
+            mmap(NULL, XA_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (pair.page == MAP_FAILED)
+            error = -errno;
     }
-    munmap(pair.page, XA_PAGE_SIZE);
+    if (!error)
+        error = measure_across(&pair, count, ring_ns, baseline_ns);
+    if (pair.page != MAP_FAILED)
+        munmap(pair.page, XA_PAGE_SIZE);
+    if (pair.to_front >= 0)
+        close(pair.to_front);
     close(pair.to_back);
-    close(pair.to_front);
     return error;
 }
 
