@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-#include "backend/soundfile.h"
+#include "soundfile/soundfile.h"
 
 int xa_output_open(const struct xa_route *route, const struct xa_pcm_params *params,
                    struct xa_output **output)

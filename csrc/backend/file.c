@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "backend/clocked.h"
-#include "backend/soundfile.h"
+#include "soundfile/soundfile.h"
 
 #define SYNC_OCTETS (1u << 20) /* the header is brought up to date this often */
 

@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include "backend/clock.h"
-#include "backend/soundfile.h"
+#include "soundfile/soundfile.h"
 #include "check.h"
 #include "fake_hv.h"
 #include "sndif/evtpage.h"

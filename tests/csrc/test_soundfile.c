@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Sound files in the wire's formats, and the file and null outputs and inputs made of them. */
-#include "backend/soundfile.h"
+#include "soundfile/soundfile.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -33,7 +33,7 @@ HEADERS = [
     "backend/endpoint.h",
     "backend/engine.h",
     "bench/ring_bench.h",
-    "backend/soundfile.h",
+    "soundfile/soundfile.h",
 ]
 
 # Python functions that C calls: (result, name, arguments).
@@ -128,7 +128,7 @@ def sources() -> list[str]:
     """Return the C files of the core, relative to the source tree."""
     return sorted(
         str(path.relative_to(ROOT))
-        for layer in ("sndif", "hv", "frontend", "backend", "bench")
+        for layer in ("sndif", "hv", "soundfile", "frontend", "backend", "bench")
         for path in (ROOT / CSRC / layer).glob("*.c")
     )
 

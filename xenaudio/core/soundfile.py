@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Sound files in the wire's sample formats, without loss (csrc/backend/soundfile.h).
+"""Sound files in the wire's sample formats, without loss (csrc/soundfile/soundfile.h).
 
 Calls block on the disk.
 """

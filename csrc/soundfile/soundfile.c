@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Sound files in the wire's sample formats: see soundfile.h. */
-#include "backend/soundfile.h"
+#include "soundfile/soundfile.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,8 +3,8 @@
  * Sound files (through libsndfile) in the wire's sample formats: what is written can be read back
  * bit for bit. Every call may block on the disk. One thread at a time for each file.
  */
-#ifndef XA_BACKEND_SOUNDFILE_H
-#define XA_BACKEND_SOUNDFILE_H
+#ifndef XA_SOUNDFILE_SOUNDFILE_H
+#define XA_SOUNDFILE_SOUNDFILE_H
 
 #include <stdbool.h>
 #include <stdint.h>
