@@ -54,13 +54,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
         clip = make_clip(args.file, args.out / "clip.wav")
         report = run_demo(clip, args.out, args.period_ms, args.buffer_ms)
     except (ClipError, DemoError) as error:
         print(f"xenaudio demo: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"xenaudio demo: {error.filename}: {error.strerror}", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename else error
+        print(f"xenaudio demo: {what}", file=sys.stderr)
         return 1
     return 0 if report["bit_exact"] else 1

@@ -44,13 +44,13 @@ class Clip:
 
 
 def _join_voices(to: Path) -> None:
+    voices = [VOICES / f"{name}.wav" for name in ORDER]
+    for path in voices:
+        if not path.is_file():
+            raise ClipError(f"{path} is missing: install the package alsa-utils, or name a FILE")
+    to.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(to), "wb") as out:
-        for i, name in enumerate(ORDER):
-            path = VOICES / f"{name}.wav"
-            if not path.is_file():
-                raise ClipError(
-                    f"{path} is missing: install the package alsa-utils, or name a FILE"
-                )
+        for i, path in enumerate(voices):
             with wave.open(str(path), "rb") as voice:
                 if i == 0:
                     out.setparams(voice.getparams())
@@ -58,7 +58,7 @@ def _join_voices(to: Path) -> None:
 
 
 def make_clip(file: str | None, to: Path) -> Clip:
-    """Return the file, or the voices joined in a new file `to`. ClipError."""
+    """Return the file, or the voices joined in a new file `to` (and its folder). ClipError."""
     if file is None:
         _join_voices(to)
     path, title = (to, f"{len(ORDER)} voices of alsa-utils") if file is None else (Path(file), file)

@@ -14,7 +14,7 @@ def draw(
     latency: Sequence[tuple[float, float]],
     buffer_ms: float,
 ) -> None:
-    """Write a PNG. `fill` and `latency` are (seconds, milliseconds)."""
+    """Write a PNG. `fill` and `latency` are (seconds, milliseconds); they may be empty."""
     # Imported here because it takes longer than everything else that the demo starts with.
     import matplotlib
 
@@ -22,15 +22,20 @@ def draw(
     from matplotlib import pyplot
 
     figure, (upper, lower) = pyplot.subplots(2, 1, sharex=True, figsize=(11, 6))
-    upper.plot(*zip(*fill, strict=True), linewidth=0.8, color="tab:blue")
+    upper.plot([at for at, _ms in fill], [ms for _at, ms in fill], linewidth=0.8, color="tab:blue")
     upper.axhline(buffer_ms, color="grey", linewidth=0.8, linestyle="--", label="buffer size")
     upper.set_ylabel("backend holds, ms")
     upper.set_ylim(0, buffer_ms * 1.15)
     upper.legend(loc="lower right")
-    lower.plot(*zip(*latency, strict=True), linewidth=0.8, color="tab:orange")
+    lower.plot(
+        [at for at, _ms in latency],
+        [ms for _at, ms in latency],
+        linewidth=0.8,
+        color="tab:orange",
+    )
     lower.set_ylabel("written to heard, ms")
     lower.set_xlabel("seconds since the first frame was heard")
-    lower.set_ylim(0, max(value for _at, value in latency) * 1.15)
+    lower.set_ylim(0, max([1.0, *(ms for _at, ms in latency)]) * 1.15)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
     figure.suptitle(title)

@@ -22,6 +22,7 @@ from xenaudio.localhv import LocalHvError
 from xenaudio.localhv.control import request
 
 GUEST = "guest"
+RESULTS = ("played.wav", "report.json", "picture.png", "backend.jsonl", "guest.json")
 READY_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 COMMAND = (sys.executable, "-m", "xenaudio.cli.main")
@@ -152,7 +153,11 @@ class _Watcher:
 def run_demo(clip: Clip, out: Path, period_ms: float, buffer_ms: float) -> dict[str, Any]:
     """Play the clip and report. DemoError."""
     begin = time.monotonic()
-    for name in ("played.wav", "report.json", "picture.png", "backend.jsonl", "guest.json"):
+    for name in RESULTS:
+        if (out / name).exists() and (out / name).samefile(clip.path):
+            raise DemoError(f"{clip.path}: a result is to be written there; copy it, or take --out")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in RESULTS:
         (out / name).unlink(missing_ok=True)
     # Socket paths are short; the folder of the results may not be.
     with ExitStack() as stack:
@@ -203,15 +208,13 @@ def _follow(
     watcher = _Watcher(stats, clip)
     started: dict[str, Usage] = {}
     used: dict[str, Usage] = {}
-    setup_s = 0.0
     while guest.poll() is None:
         backend.check_alive()
         watcher.look()
         if watcher.playing and not started:
-            setup_s = time.monotonic() - begin
             started = {"guest": Usage.of(guest.pid), "backend": Usage.of(backend.pid)}
             print(f"demo: playing {clip.title}", file=sys.stderr)
-        if started and watcher.last["frames_out"] < clip.frames and guest.poll() is None:
+        elif started and watcher.last["frames_out"] < clip.frames:
             used = {
                 "guest": Usage.of(guest.pid).since(started["guest"]),
                 "backend": Usage.of(backend.pid).since(started["backend"]),
@@ -222,8 +225,15 @@ def _follow(
     # The device is still there: one more interval brings the last statistics.
     time.sleep(2 * LOOK_SECONDS)
     watcher.finish()
+    if not watcher.last:
+        raise backend.failed("tells nothing of what it played")
+    setup_s = None
+    if watcher.trace:
+        # By the backend's clock, which is time.monotonic's: it is looked at only now and then.
+        setup_s = watcher.trace[0][0] / 1e9 - begin
+        setup_s += float(os.environ.get("XENAUDIO_SETUP_S", "0"))
     return Measured(
-        setup_s=setup_s + float(os.environ.get("XENAUDIO_SETUP_S", "0")),
+        setup_s=setup_s,
         usage=used,
         backend=watcher.last,
         trace=watcher.trace,
