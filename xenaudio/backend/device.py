@@ -190,9 +190,10 @@ class Device:
         if not online:
             return
         if own is not XenbusState.INITIALISING:
-            # A backend before us was here. 1, then 2, has the frontend negotiate anew.
+            # A backend before us was here. State 2 has the frontend negotiate anew. Not 1 before:
+            # Linux frees its card at each of the two, late, when its players have closed it; it
+            # reads 2 both times then, publishes its rings twice, and 6.1 crashes on the way.
             log.info("%s: was left in state %d, beginning anew", self, own)
-            await self._set_state(XenbusState.INITIALISING)
         await self._offer()
 
     async def _offer(self) -> None:

@@ -148,7 +148,7 @@ async def test_it_begins_anew_where_a_predecessor_was(scene: Scene, left: str) -
     async with scene.running():
         await scene.offers()
         await scene.stays(INIT_WAIT)
-        assert scene.store.states == [INITIALISING, INIT_WAIT]
+        assert scene.store.states == [INIT_WAIT], "Linux would free its card at each of two"
         assert scene.engine.setups == [], "the old rings are void"
         scene.frontend(INITIALISING)
         await scene.connect()
