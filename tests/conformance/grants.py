@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Checks of grants: what can be mapped, by whom, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from checks import NOBODY, Both, check
+
+
+async def _directions(both: Both) -> AsyncIterator[tuple[str, Any, int, Any, int]]:
+    """Give name, owner of the pages and its domid, the one that maps them and its domid."""
+    yield "guest to dom0", both.guest, both.domid, both.dom0, 0
+    yield "dom0 to guest", both.dom0, 0, both.guest, both.domid
+
+
+@check
+async def shared_memory(both: Both) -> Any:
+    """Pages begin empty, are the same memory on both sides, and in the order that was asked for."""
+    found = {}
+    async for name, owner, owner_id, user, user_id in _directions(both):
+        share = await owner("share", user_id, 3)
+        first, second, third = share["grefs"]
+        mapped = await user("map", owner_id, [third, first, first, second])
+        seen = [await user("load", mapped, 4 * n) for n in range(4)]
+        for page in range(3):
+            await owner("store", share["handle"], page * 4096, page + 1)
+        seen += [await user("load", mapped, page * 4096) for page in range(4)]
+        await user("store", mapped, 4096 + 8, 77)
+        seen.append(await owner("load", share["handle"], 8))
+        again = await user("map", owner_id, [first], False)
+        seen.append(await user("load", again, 8))
+        for handle in (mapped, again):
+            await user("end", handle)
+        await owner("end", share["handle"])
+        found[name] = seen
+    return found
+
+
+@check
+async def pages_that_cannot_be_mapped(both: Both) -> Any:
+    """References that are not granted, not to this domain, not any more, or of nobody."""
+    found = {}
+    async for name, owner, owner_id, user, user_id in _directions(both):
+        good = await owner("share", user_id, 2)
+        foreign = await owner("share", NOBODY, 1)
+        ended = await owner("share", user_id, 1)
+        await owner("end", ended["handle"])
+        one = good["grefs"][0]
+        found[name] = {
+            "good": await user("maps", owner_id, good["grefs"]),
+            "never granted": await user("maps", owner_id, [32000]),
+            "beyond the table": await user("maps", owner_id, [0x7FFFFFFF]),
+            "the last number": await user("maps", owner_id, [0xFFFFFFFF]),
+            "another domain's": await user("maps", owner_id, foreign["grefs"]),
+            "ended": await user("maps", owner_id, ended["grefs"]),
+            "one of three is wrong": await user("maps", owner_id, [one, 32000, one]),
+            "of a domain that is not": await user("maps", NOBODY, [one]),
+            "of a reserved domid": await user("maps", 0x7FF4, [one]),
+            "none": await user("maps", owner_id, []),
+            "one page 255 times": await user("maps", owner_id, [one] * 255),
+            "one page 256 times": await user("maps", owner_id, [one] * 256),
+            "good still": await user("maps", owner_id, good["grefs"]),
+            "by its owner": await owner("maps", owner_id, [one]),
+        }
+        for share in (good, foreign):
+            await owner("end", share["handle"])
+    return found
+
+
+@check
+async def a_mapping_outlives_its_grant(both: Both) -> Any:
+    """What is mapped stays mapped, and cannot be mapped again, once the grant has ended."""
+    found = {}
+    async for name, owner, owner_id, user, user_id in _directions(both):
+        share = await owner("share", user_id, 1)
+        await owner("store", share["handle"], 0, 4711)
+        mapped = await user("map", owner_id, share["grefs"])
+        await owner("end", share["handle"])
+        await user("store", mapped, 4, 1)
+        found[name] = [
+            await user("load", mapped, 0),
+            await user("load", mapped, 4),
+            await user("maps", owner_id, share["grefs"]),
+            await user("end", mapped),
+            await user("maps", owner_id, share["grefs"]),
+        ]
+    return found
+
+
+@check
+async def what_can_be_shared(both: Both) -> Any:
+    """Pages for nobody, for oneself, and none at all."""
+    found = {}
+    for name, who, domid in (("dom0", both.dom0, 0), ("guest", both.guest, both.domid)):
+        results = []
+        for remote, pages in ((NOBODY, 1), (domid, 1), (0, 0), (0, 40)):
+            share = await who("share", remote, pages)
+            if isinstance(share, dict):
+                await who("end", share["handle"])
+                share = f"{len(set(share['grefs']))} pages"
+            results.append(share)
+        found[name] = results
+    return found
