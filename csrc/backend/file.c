@@ -17,8 +17,6 @@
 #include "backend/clocked.h"
 #include "soundfile/soundfile.h"
 
-#define SYNC_OCTETS (1u << 20) /* the header is brought up to date this often */
-
 /*
  * `put` and `got` run freely. The producer stores `put` with release after the octets, the consumer
  * loads it with acquire before them; the consumer stores `got` with release when it has done with
@@ -88,8 +86,9 @@ struct file_output {
     struct xa_soundfile *file;
     const struct xa_format *format;
     uint32_t frame_octets;
-    uint32_t wake_octets;          /* the writer is woken when so much is new */
-    uint32_t silent;               /* frames of silence that precede the next frames written */
+    uint32_t sync_octets; /* the file's header is brought up to date this often: a second */
+    uint32_t wake_octets; /* the writer is woken when so much is new */
+    uint32_t silent;      /* frames of silence that precede the next frames written */
     char path[XA_ROUTE_PATH + 16]; /* of the file */
     bool begun;                    /* something was written */
     uint64_t lost;                 /* frames; engine's */
@@ -124,7 +123,7 @@ static void *write_file(void *user)
             since_sync += octets;
             atomic_store_explicit(&spool->got, got, memory_order_release);
         }
-        if (since_sync >= SYNC_OCTETS) {
+        if (since_sync >= out->sync_octets) {
             xa_soundfile_sync(out->file);
             since_sync = 0;
         }
@@ -267,6 +266,7 @@ int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params
     out->clocked.clock.rate = params->rate;
     out->format = params->format;
     out->frame_octets = params->frame_octets;
+    out->sync_octets = (uint32_t) second;
     out->wake_octets = (uint32_t) (second / 4);
     error = spool_init(&out->spool, second * XA_ENDPOINT_SECONDS);
     if (error)

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import hashlib
 import logging
+import os
 import resource
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 
@@ -15,6 +19,7 @@ from xenaudio.backend.logformat import set_up
 from xenaudio.backend.routes import RouteError, Routes, parse_route
 from xenaudio.backend.service import Service
 from xenaudio.backend.statslog import JsonStatsLog
+from xenaudio.core.errors import XenAudioError
 from xenaudio.core.hv import Hypervisor
 
 DESCRIPTION = """\
@@ -63,13 +68,30 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(args: argparse.Namespace, routes: Routes, stats_log: JsonStatsLog | None) -> None:
+def _claim(address: str) -> socket.socket | None:
+    """Be the one backend of this domain for as long as the socket is open; None: there is one.
+
+    Two would take each guest's streams from each other. The name is the kernel's, and goes with the
+    process however it ends.
+    """
+    domain = address if address == "xen" else os.path.realpath(address)
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(b"\0xenaudio-backend-" + hashlib.sha256(domain.encode()).hexdigest().encode())
+    except OSError as error:
+        claim.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
+    return claim
+
+
+async def _serve(hv: Hypervisor, routes: Routes, stats_log: JsonStatsLog | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with Hypervisor(args.hv) as hv:
-        await Service(hv, routes, stats_log).run(stop)
+    await Service(hv, routes, stats_log).run(stop)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,8 +104,28 @@ def run(args: argparse.Namespace) -> int:
         return 1
     _allow_many_files()
     with ExitStack() as stack:
+        hv = stack.enter_context(Hypervisor(args.hv))
+        claim = _claim(hv.address)
+        if claim is None:
+            print(
+                f"xenaudio serve: another backend serves {hv.address} already: stop that one first",
+                file=sys.stderr,
+            )
+            return 1
+        stack.enter_context(claim)
         stats_log = None
         if args.stats:
             stats_log = JsonStatsLog(stack.enter_context(open(args.stats, "a", encoding="utf-8")))
-        asyncio.run(_serve(args, routes, stats_log))
+        try:
+            asyncio.run(_serve(hv, routes, stats_log))
+        except XenAudioError as error:
+            if error.errno != errno.ENODEV or hv.address != "xen":
+                raise
+            print(
+                f"xenaudio serve: {error}: is this machine running on Xen, and its xenstored?"
+                " (With the stand-in: `xenaudio localhv run dom0 --` before the command, or"
+                " --hv SOCKET)",
+                file=sys.stderr,
+            )
+            return 1
     return 0

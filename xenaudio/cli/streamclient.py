@@ -8,11 +8,12 @@ import asyncio
 import errno
 import json
 import math
+import re
 import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from xenaudio.core.errors import XenAudioError
@@ -53,6 +54,19 @@ def positive(text: str) -> float:
     return value
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Make an option's type: a whole number within limits."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected a whole number from {low} to {high}"
+            )
+        return int(text)
+
+    return read
+
+
 def add_stream_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a stream and its geometry."""
     parser.add_argument(
@@ -61,17 +75,23 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help="'xen', or the socket of this domain of the stand-in (default: $XENAUDIO_HV, else"
         " xen)",
     )
-    parser.add_argument("--device", type=int, default=0, metavar="N", help="the card (default: 0)")
-    parser.add_argument("--pcm", type=int, metavar="N", help="the PCM device (default: any)")
-    parser.add_argument("--stream", type=int, metavar="N", help="the stream (default: the first)")
+    parser.add_argument(
+        "--device", type=whole(0, 65535), default=0, metavar="N", help="the card (default: 0)"
+    )
+    parser.add_argument(
+        "--pcm", type=whole(0, 255), metavar="N", help="the PCM device (default: any)"
+    )
+    parser.add_argument(
+        "--stream", type=whole(0, 255), metavar="N", help="the stream (default: the first)"
+    )
     parser.add_argument(
         "--period-ms", type=positive, metavar="MS", help=f"period (default: {PERIOD_MS:g} ms)"
     )
     parser.add_argument(
         "--buffer-ms", type=positive, metavar="MS", help=f"buffer (default: {PERIODS} periods)"
     )
-    parser.add_argument("--rate", type=int, metavar="HZ", help="sample rate")
-    parser.add_argument("--channels", type=int, metavar="N", help="channels")
+    parser.add_argument("--rate", type=whole(1, 768000), metavar="HZ", help="sample rate")
+    parser.add_argument("--channels", type=whole(1, 255), metavar="N", help="channels")
     parser.add_argument(
         "--format", metavar="NAME", help="sample format: s16_le, s24_le (in four octets), ..."
     )
@@ -112,6 +132,11 @@ async def wait_for_card(card: Card, limit_s: float | None) -> None:
         hint = ""
         if card.state is CardState.WAITING:
             hint = "; is `xenaudio serve` running there?"
+        elif card.state is CardState.ABSENT and "store of xen cannot be reached" in error.reason:
+            hint = (
+                "; is this a Xen guest? (With the stand-in: `xenaudio localhv run GUEST --` before"
+                " the command, or --hv SOCKET)"
+            )
         raise ClientError(f"sound card {card.device}: {error.reason}{hint}") from None
 
 

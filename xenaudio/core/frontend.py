@@ -359,7 +359,9 @@ class Stream:
                 int(lib.xa_stream_write(self._handle, ffi.from_buffer(view), len(view))), what
             )
             view = view[done:]
-            if done == 0:
+            if done:
+                self._note_transfer()
+            else:
                 await self._more_room(what)
         self._card._schedule()
 

@@ -169,7 +169,7 @@ def test_latency_is_written_minus_heard(scene: Callable[..., None]) -> None:
         back.event(101 * FRAME)
         await until(lambda: stream.latency_frames < 250, "a position")
         assert stream.latency_frames == 149
-        assert [(w, h) for _time, w, h in stream.trace] == [(250, 101)]
+        assert [(w, h) for _time, w, h in stream.trace] == [(250, 0), (250, 101)]
 
     scene(test)
 

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from xenaudio.cli.demo.clip import Clip
 from xenaudio.cli.demo.report import Measured, finish_report
 from xenaudio.cli.procusage import Usage
+from xenaudio.core.format import by_name
 from xenaudio.localhv import LocalHvError
 from xenaudio.localhv.control import request
 
@@ -26,6 +27,7 @@ GUEST = "guest"
 RESULTS = ("played.wav", "report.json", "picture.png", "backend.jsonl", "guest.json")
 READY_SECONDS = 20.0
 LOOK_SECONDS = 0.1
+BUFFER_OCTETS = 4 << 20  # of the card: any buffer in milliseconds that makes sense fits
 COMMAND = (sys.executable, "-m", "xenaudio.cli.main")
 
 
@@ -97,9 +99,12 @@ def _wait_for(what: Path, process: _Process) -> None:
 
 def _vsnd(clip: Clip) -> str:
     """Describe the guest's card, in xl's syntax."""
+    format = by_name(clip.sample_format)
+    assert format is not None
     return (
-        f"[['CARD, short-name=Demo, sample-rates={clip.rate}, sample-formats={clip.sample_format},"
-        f" channels-max={clip.channels}', 'PCM, name=Speech', 'STREAM, unique-id=speech, type=p']]"
+        f"[['CARD, short-name=Demo, sample-rates={clip.rate}, channels-max={clip.channels},"
+        f" sample-formats={format.libxl_name or format.name}, buffer-size={BUFFER_OCTETS}',"
+        " 'PCM, name=Speech', 'STREAM, unique-id=speech, type=p']]"
     )
 
 
