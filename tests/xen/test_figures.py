@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the backend costs dom0 while a stock guest plays, beside what events alone cost there.
+
+The processor is emulated and slow: figures of one boot are compared with each other, and nothing
+else is made of them. Only that they could be measured is tested.
+"""
+
+from __future__ import annotations
+
+import json
+
+from .dom0 import Backend, Dom0
+from .domain.pattern import Pattern
+from .figures import Figures
+from .guest import Guest
+
+SECONDS = 10
+PERIOD = 2400
+"""Frames at 48 kHz: 20 events a second."""
+
+PINGPONG = "PYTHONPATH=/opt/xenaudio python3 /harness/pingpong.py"
+
+
+def test_cost_of_a_stock_guests_play(
+    dom0: Dom0, backend: Backend, stock: Guest, figures: Figures
+) -> None:
+    """At period 2400, two requests and an event a period: 60 switches a second are its floor.
+
+    Linux wakes a writer when more than a period has passed, so a position is a frame past one. A
+    writer that has filled its period finds a frame of room and fills this too, by a request of its
+    own, before it waits: the guest's interrupts show one answer and more to each event.
+    """
+    playing = stock.aplay(Pattern(frames=(SECONDS + 4) * 48000, seed=51), period=PERIOD)
+    dom0.run("sleep 1")
+    interrupts = "grep xen-dyn /proc/interrupts"  # the driver's have no names
+    counting = stock.start(f"{interrupts}; sleep {SECONDS}; {interrupts}")
+    cost = json.loads(dom0.run(f"python3 /harness/cost.py {backend.pid} {SECONDS}").out)
+    counted = interrupts_of(counting.done().out)
+    assert playing.running, "it ended before it was measured"
+    playing.done()
+    for thread in cost["threads"]:
+        assert thread["cpu_s"] >= 0
+    cpu = sum(thread["cpu_s"] for thread in cost["threads"])
+    switches = sum(thread["voluntary"] for thread in cost["threads"])
+    assert cpu > 0
+    assert switches > 0
+    figures.add("backend, stock guest plays: CPU", "s in 60 s", cpu / cost["seconds"] * 60)
+    figures.add("backend, stock guest plays: voluntary switches", "/s", switches / cost["seconds"])
+    for thread in cost["threads"]:
+        if not thread["voluntary"]:
+            continue
+        per_second = thread["voluntary"] / cost["seconds"]
+        figures.add(f"  of them, {thread['name']}", "/s", per_second)
+    busy = [number / SECONDS for number in counted.values() if number > 10 * SECONDS]
+    for number, per_second in enumerate(sorted(busy, reverse=True)):
+        figures.add(f"stock guest plays: its channel {number}, events in", "/s", per_second)
+
+
+def interrupts_of(text: str) -> dict[str, int]:
+    """Return how much the second half of /proc/interrupts' lines has more than the first."""
+    counted: dict[str, int] = {}
+    lines = [line.split() for line in text.splitlines()]
+    for number, fields in enumerate(lines):
+        sign = -1 if number < len(lines) // 2 else 1
+        counted[fields[0]] = counted.get(fields[0], 0) + sign * int(fields[1])
+    return counted
+
+
+def pingpong(dom0: Dom0, guest: Guest, rounds: int, pace: float) -> tuple[dict[str, float], ...]:
+    """Have a guest and dom0 send events to each other; returns what dom0 and the guest measured."""
+    dom0.run("rm -f /run/pingpong.port")
+    answering = dom0.start(f"{PINGPONG} answer {guest.domid} {rounds} /run/pingpong.port")
+    port = dom0.run(
+        "while ! [ -s /run/pingpong.port ]; do sleep 0.1; done; cat /run/pingpong.port"
+    ).out.strip()
+    asked = json.loads(guest.run(f"{PINGPONG} ask {port} {rounds} {pace}").out)
+    return json.loads(answering.done().out), asked
+
+
+def test_cost_of_events_alone(dom0: Dom0, debian: Guest, figures: Figures) -> None:
+    """The same, without sound: a guest's events, each answered by one from a process in dom0.
+
+    At the stream's own rate, 20 and 20 a second; then as fast as they go. The process is a loop in
+    Python around our event channels, which costs a little more than the same in C.
+    """
+    paced, _ = pingpong(dom0, debian, 20 * SECONDS, 1 / 20)
+    assert paced["voluntary"] > 0
+    assert paced["cpu_s"] > 0
+    figures.add("ping-pong, 20 /s: CPU", "s in 60 s", paced["cpu_s"] / paced["seconds"] * 60)
+    figures.add("ping-pong, 20 /s: voluntary switches", "/s", paced["voluntary"] / paced["seconds"])
+    fast, asked = pingpong(dom0, debian, 1000, 0)
+    assert asked["p50_us"] > 0
+    figures.add("ping-pong: round trip, median", "us", asked["p50_us"])
+    figures.add("ping-pong: round trip, 99th percentile", "us", asked["p99_us"])
+    figures.add("ping-pong: CPU in dom0 for each", "us", fast["cpu_s"] / 1000 * 1e6)
