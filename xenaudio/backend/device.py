@@ -191,13 +191,13 @@ class Device:
             return
         if own is not XenbusState.INITIALISING:
             # A backend before us was here. State 2 has the frontend negotiate anew. Not 1 before:
-            # Linux frees its card at each of the two, late, when its players have closed it; it
-            # reads 2 both times then, publishes its rings twice, and 6.1 crashes on the way.
+            # Linux takes each of the two for a reason to free its card and publish its rings, late,
+            # when its players have closed it, and the two handshakes get into each other's way.
             log.info("%s: was left in state %d, beginning anew", self, own)
         await self._offer()
 
     async def _offer(self) -> None:
-        """Offer the device, which is in state 1, to its frontend."""
+        """Offer the device to its frontend."""
         await self._set_state(XenbusState.INIT_WAIT, {"versions": "1,2"})
         log.info("%s: ready", self)
 
