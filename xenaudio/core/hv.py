@@ -8,6 +8,7 @@ own: they may outlive it. One object is used by one thread at a time.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,10 +22,10 @@ PAGE = 4096
 _Self = TypeVar("_Self", bound="_Closable")
 
 
-class _Closable:
+class _Closable(ABC):
+    @abstractmethod
     def close(self) -> None:
         """Free what this object holds. Once is enough; more is no error."""
-        raise NotImplementedError
 
     def __enter__(self: _Self) -> _Self:
         return self

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -169,7 +170,7 @@ def _prefixes(path: str) -> Iterator[str]:
         yield path
 
 
-class _View:
+class _View(ABC):
     """A tree that requests work on: the live one, or a transaction's."""
 
     def __init__(self, store: Store, root: Node) -> None:
@@ -279,17 +280,17 @@ class _View:
         found.reverse()
         return found
 
+    @abstractmethod
     def count(self, domid: int, change: int) -> None:
         """Counts a node made for, or taken from, a domain."""
-        raise NotImplementedError
 
+    @abstractmethod
     def owned(self, domid: int) -> int:
         """The number of nodes that a domain owns in this tree."""
-        raise NotImplementedError
 
+    @abstractmethod
     def changed(self, path: str, exact: bool, seen: tuple[Perms, ...]) -> None:
         """Fires watches, now or at the commit. `seen`: the permissions that allow to be told."""
-        raise NotImplementedError
 
     def fail(self) -> None:
         """A request failed half-way."""
