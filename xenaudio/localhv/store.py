@@ -292,6 +292,7 @@ class _View(ABC):
     def changed(self, path: str, exact: bool, seen: tuple[Perms, ...]) -> None:
         """Fires watches, now or at the commit. `seen`: the permissions that allow to be told."""
 
+    @abstractmethod
     def fail(self) -> None:
         """A request failed half-way."""
 
@@ -311,6 +312,9 @@ class _Live(_View):
 
     def changed(self, path: str, exact: bool, seen: tuple[Perms, ...]) -> None:
         self.store.fire(path, exact, seen)
+
+    def fail(self) -> None:
+        """What was done before stays done, as in xenstored."""
 
 
 class _Transaction(_View):
