@@ -188,7 +188,7 @@ def run_pytest(name: str, *arguments: str) -> Iterator[Result]:
         [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *arguments],
         log=LOGS / f"{name}.log",
         env={"PYTHONPATH": str(TREE)},
-        timeout=1200,
+        timeout=2400,
     )
     results = list(pytest_results(report)) if report.exists() else []
     yield from results
