@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "backend/clock.h"
 #include "sndif/pagedir.h"
 
 void xa_pcm_free(struct xa_pcm *pcm)
@@ -71,11 +70,8 @@ static int open_pcm(struct xa_job *job, struct xa_pcm *pcm)
     if (error)
         return error;
     job->failed = "its route cannot be opened";
-    error = job->capture ? xa_input_open(job->route, &job->params, &pcm->input)
-                         : xa_output_open(job->route, &job->params, &pcm->output);
-    if (!error)
-        pcm->opened_ns = xa_monotonic_ns();
-    return error;
+    return job->capture ? xa_input_open(job->route, &job->params, &pcm->input)
+                        : xa_output_open(job->route, &job->params, &pcm->output);
 }
 
 static void *run_job(void *user)

@@ -21,7 +21,6 @@ struct xa_pcm {
     struct xa_input *input;   /* capture */
     uint8_t *fifo_memory;     /* private samples, params.buffer_octets + 2 periods */
     uint32_t fifo_octets;
-    uint64_t opened_ns; /* CLOCK_MONOTONIC: when its output was opened */
 };
 
 /* Closes and frees what is there. May block. NULL is allowed. */

@@ -297,14 +297,38 @@ static void handle_close(struct xa_back_stream *s, const struct xensnd_req *requ
     s->events_poll_at = now;
 }
 
-static const char *why_refused(const struct xa_back_stream *s, const char *when_open)
+/* Answers a request to the open PCM; `why` and `value` say what was wrong if it was refused. */
+static void answer(struct xa_back_stream *s, const struct xensnd_req *request, int status,
+                   const char *why, uint32_t value)
 {
-    return s->transport.pcm ? when_open : "a request to a PCM that is not open";
+    if (status == 0)
+        respond(s, request, 0, NULL);
+    else
+        refuse(s, request, status, s->transport.pcm ? why : "a request to a PCM that is not open",
+               value);
+}
+
+static void handle_trigger(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
+{
+    unsigned type = request->op.trigger.type;
+    int status;
+
+    advance(s, now);
+    if (type == XENSND_OP_TRIGGER_STOP && s->has_events && s->events.held) {
+        /* It would tell of what STOP drops, after STOP was answered. */
+        xa_evtpage_back_discard(&s->events);
+        s->transport.told = s->sent;
+    }
+    status = xa_transport_trigger(&s->transport, now, type);
+    if (s->transport.pcm && s->transport.pcm->params.period_octets && s->transport.told != s->sent)
+        send_position(s, now); /* STOP took it to a multiple of the buffer */
+    answer(s, request, status, "a TRIGGER out of place", type);
 }
 
 static void handle(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
 {
     struct xensnd_query_hw_param ranges;
+    struct xensnd_rw_req rw = request->op.rw;
     int status;
 
     switch (request->operation) {
@@ -316,40 +340,16 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
         return;
     case XENSND_OP_WRITE:
         advance(s, now); /* what was due before these samples came was due in silence */
-        status =
-            xa_transport_write(&s->transport, now, request->op.rw.offset, request->op.rw.length);
-        if (status < 0)
-            refuse(s, request, status, why_refused(s, "a WRITE that does not fit"),
-                   request->op.rw.length);
-        else
-            respond(s, request, 0, NULL);
+        status = xa_transport_write(&s->transport, now, rw.offset, rw.length);
+        answer(s, request, status, "a WRITE that does not fit", rw.length);
         return;
     case XENSND_OP_READ:
         advance(s, now);
-        status =
-            xa_transport_read(&s->transport, now, request->op.rw.offset, request->op.rw.length);
-        if (status < 0)
-            refuse(s, request, status, why_refused(s, "a READ that does not fit"),
-                   request->op.rw.length);
-        else
-            respond(s, request, 0, NULL);
+        status = xa_transport_read(&s->transport, now, rw.offset, rw.length);
+        answer(s, request, status, "a READ that does not fit", rw.length);
         return;
     case XENSND_OP_TRIGGER:
-        advance(s, now);
-        if (request->op.trigger.type == XENSND_OP_TRIGGER_STOP && s->has_events && s->events.held) {
-            /* It would tell of what STOP drops, after STOP was answered. */
-            xa_evtpage_back_discard(&s->events);
-            s->transport.told = s->sent;
-        }
-        status = xa_transport_trigger(&s->transport, now, request->op.trigger.type);
-        if (s->transport.pcm && s->transport.pcm->params.period_octets &&
-            s->transport.told != s->sent)
-            send_position(s, now); /* STOP took it to a multiple of the buffer */
-        if (status < 0)
-            refuse(s, request, status, why_refused(s, "a TRIGGER out of place"),
-                   request->op.trigger.type);
-        else
-            respond(s, request, 0, NULL);
+        handle_trigger(s, request, now);
         return;
     case XENSND_OP_HW_PARAM_QUERY:
         ranges = request->op.hw_param;
