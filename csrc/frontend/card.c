@@ -99,7 +99,7 @@ struct xa_card {
     uint64_t not_before_us; /* of a new negotiation */
     bool busy;              /* a request to the store is under way */
     bool store_broken;      /* it refused one: the connection is to begin anew */
-    bool config_refused;    /* not looked at again before the device's nodes change */
+    bool config_refused;    /* not looked at again before a watch fires */
     bool look_device, look_config, look_backend;
     bool want_close, want_reconnect;
 
@@ -151,16 +151,28 @@ static void stop_streams(struct xa_card *card)
         xa_stream_offline(card->streams[i]);
 }
 
-/* Gives back rings, channels and buffers. */
-static void release_streams(struct xa_card *card)
+static void let_go_of_streams(struct xa_card *card, bool ours)
 {
     stop_streams(card);
     for (unsigned i = 0; i < card->stream_count; i++) {
         if (xa_stream_fd(card->streams[i]) >= 0)
             card->fds_serial++;
-        xa_stream_release(card->streams[i]);
+        xa_stream_release(card->streams[i], ours);
     }
     card->version = 0;
+}
+
+/* Gives back rings, channels and buffers. */
+static void release_streams(struct xa_card *card)
+{
+    let_go_of_streams(card, true);
+}
+
+/* The same, where the device is not the one for which they were made: the domain may have been
+ * saved and restored meanwhile, and then the channels are no longer ours to close. */
+static void abandon_streams(struct xa_card *card)
+{
+    let_go_of_streams(card, false);
 }
 
 static void restart(struct xa_card *card)
@@ -248,7 +260,7 @@ static void device_read(struct xa_card *card, uint16_t backend_id)
         snprintf(path, sizeof(path), "%s/state", card->backend);
         (void) xa_store_watch(card->store, path, TOKEN_BACKEND, watched, card);
     }
-    release_streams(card);
+    abandon_streams(card);
     set_state(card, XA_CARD_STARTING, card->own < 0 ? 0 : -ECONNRESET, "%s",
               card->own < 0 ? "" : "the device was set up anew");
     card->own = card->read_own;
@@ -263,6 +275,7 @@ static void absent(struct xa_card *card)
     char text[96];
 
     card->own = -1;
+    abandon_streams(card);
     snprintf(text, sizeof(text), "this guest has no sound card %s", card->base);
     go_idle(card, XA_CARD_ABSENT, -ENODEV, text);
 }
@@ -1038,9 +1051,10 @@ static void on_watch(void *user, const char *path, const char *token)
     struct xa_card *card = user;
 
     (void) path;
-    if (strcmp(token, TOKEN_DEVICE) == 0)
-        card->look_device = true;
-    else if (strcmp(token, TOKEN_BACKEND) == 0)
+    /* The device is looked at first in any case: in a restored domain both have changed, and what
+     * the backend's state calls for depends on whether the device is still the same. */
+    card->look_device = true;
+    if (strcmp(token, TOKEN_BACKEND) == 0)
         card->look_backend = true;
 }
 

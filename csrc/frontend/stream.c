@@ -139,12 +139,14 @@ static void buffer_free(struct xa_stream *stream)
     stream->buffer_pages = 0;
 }
 
-static void transport_free(struct xa_stream *stream)
+static void transport_free(struct xa_stream *stream, bool ours)
 {
-    if (stream->evtchn)
+    if (ours)
         xa_evtchn_close(stream->evtchn);
     stream->evtchn = NULL;
     if (stream->rings)
+    else
+        xa_evtchn_abandon(stream->evtchn);
         xa_share_free(stream->rings);
     stream->rings = NULL;
     if (stream->buffer)
@@ -155,7 +157,7 @@ void xa_stream_free(struct xa_stream *stream)
 {
     if (!stream)
         return;
-    transport_free(stream);
+    transport_free(stream, true);
     free(stream);
 }
 
@@ -194,7 +196,7 @@ int xa_stream_prepare(struct xa_stream *stream, uint16_t backend,
     uint8_t *pages;
     int error;
 
-    transport_free(stream);
+    transport_free(stream, true);
     stream->backend = backend;
     error = xa_share_new(stream->hv, backend, 2, grefs, &stream->rings);
     if (error < 0) {
@@ -208,7 +210,7 @@ int xa_stream_prepare(struct xa_stream *stream, uint16_t backend,
     xa_evtpage_front_init(&stream->evtpage, pages + XA_PAGE_SIZE);
     error = make_channels(stream, transport);
     if (error < 0)
-        transport_free(stream);
+        transport_free(stream, true);
     return error;
 }
 
@@ -235,9 +237,9 @@ void xa_stream_offline(struct xa_stream *stream)
         tell(stream, XA_EVENT_CLOSED, -ENOTCONN);
 }
 
-void xa_stream_release(struct xa_stream *stream)
+void xa_stream_release(struct xa_stream *stream, bool ours)
 {
-    transport_free(stream);
+    transport_free(stream, ours);
 }
 
 const struct xa_stream_config *xa_stream_config(const struct xa_stream *stream)

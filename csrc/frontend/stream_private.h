@@ -32,8 +32,9 @@ int xa_stream_prepare(struct xa_stream *stream, uint16_t backend,
 void xa_stream_online(struct xa_stream *stream, unsigned version);
 /* The connection is over: to XA_STREAM_OFFLINE; the owner is told if the stream was open. */
 void xa_stream_offline(struct xa_stream *stream);
-/* Gives back all that xa_stream_prepare and xa_stream_open made. After xa_stream_offline. */
-void xa_stream_release(struct xa_stream *stream);
+/* Gives back all that xa_stream_prepare and xa_stream_open made. After xa_stream_offline. `ours`:
+ * false when the event channels may not be this domain's any more (xa_evtchn_abandon). */
+void xa_stream_release(struct xa_stream *stream, bool ours);
 
 /* The event channels' file descriptor, or -1. */
 int xa_stream_fd(const struct xa_stream *stream);

@@ -136,6 +136,14 @@ void xa_evtchn_close(struct xa_evtchn *evtchn)
         evtchn->ops->evtchn_close(evtchn);
 }
 
+void xa_evtchn_abandon(struct xa_evtchn *evtchn)
+{
+    if (evtchn != NULL && evtchn->ops->evtchn_abandon != NULL)
+        evtchn->ops->evtchn_abandon(evtchn);
+    else
+        xa_evtchn_close(evtchn);
+}
+
 int xa_evtchn_fd(const struct xa_evtchn *evtchn)
 {
     return evtchn->fd;

@@ -70,6 +70,14 @@ void xa_map_free(struct xa_map *map);
 int xa_evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn);
 void xa_evtchn_close(struct xa_evtchn *evtchn);
 /* Readable while an event is pending on any of the handle's ports. */
+/*
+ * Lets go of a handle whose ports may have ceased to be this domain's, for it may have been saved
+ * and restored: then Xen has closed them, and has perhaps given their numbers to other drivers.
+ * Linux (6.1) is not told. It stops with a BUG when the descriptor is closed, or closes the other
+ * driver's port. So on Xen the descriptor stays open while the process lives, and one that ends
+ * then should leave it to another: it is a link to /dev/xen/evtchn in /proc/self/fd.
+ */
+void xa_evtchn_abandon(struct xa_evtchn *evtchn);
 int xa_evtchn_fd(const struct xa_evtchn *evtchn);
 /* Makes a port that `remote` may bind to. */
 int xa_evtchn_alloc_unbound(struct xa_evtchn *evtchn, uint16_t remote, uint32_t *port);

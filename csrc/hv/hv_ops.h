@@ -26,6 +26,7 @@ struct xa_hv_ops {
     void (*map_free)(struct xa_map *map);
     int (*evtchn_open)(struct xa_hv *hv, struct xa_evtchn **evtchn);
     void (*evtchn_close)(struct xa_evtchn *evtchn);
+    void (*evtchn_abandon)(struct xa_evtchn *evtchn); /* NULL: closing does no harm */
     int (*alloc_unbound)(struct xa_evtchn *evtchn, uint16_t remote, uint32_t *port);
     int (*bind_interdomain)(struct xa_evtchn *evtchn, uint16_t remote, uint32_t remote_port,
                             uint32_t *port);

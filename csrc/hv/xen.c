@@ -210,6 +210,12 @@ static void evtchn_close(struct xa_evtchn *base)
     free(evtchn);
 }
 
+/* The library's handle stays too: it has no other way to be let go of than closing the device. */
+static void evtchn_abandon(struct xa_evtchn *base)
+{
+    free(base);
+}
+
 static xenevtchn_handle *device_of(struct xa_evtchn *base)
 {
     return ((struct xen_evtchn *) base)->device;
@@ -264,6 +270,7 @@ const struct xa_hv_ops xa_hv_xen = {
     .map_free = map_free,
     .evtchn_open = evtchn_open,
     .evtchn_close = evtchn_close,
+    .evtchn_abandon = evtchn_abandon,
     .alloc_unbound = alloc_unbound,
     .bind_interdomain = bind_interdomain,
     .unbind = unbind,

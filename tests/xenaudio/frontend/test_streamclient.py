@@ -6,13 +6,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from scripted_backend import FRAME, OPEN, S16, Setting, samples
+from scripted_backend import FRAME, OPEN, S16, Setting, samples, until
 
 from xenaudio.cli import play
-from xenaudio.cli.streamclient import Progress, StreamClient
+from xenaudio.cli.streamclient import Progress, StreamClient, leave_event_channels
 from xenaudio.core.errors import make_error
 from xenaudio.core.format import Format
 from xenaudio.core.frontend import Card, Stream
@@ -114,3 +117,24 @@ def test_the_trace_is_kept_for_stats_only_and_has_a_bound(
         assert trace[-1][1:] == (96 * 50, 96 * 50)  # the newest
 
     scene(test)
+
+
+def test_descriptors_better_not_closed_are_left_to_a_process_that_sleeps() -> None:
+    device = "/dev/full"  # for /dev/xen/evtchn, of which a guest that was saved has lost its ports
+    assert leave_event_channels(device) is None
+    with open(device, "rb") as held:
+        keeper = leave_event_channels(device)
+        number = held.fileno()
+    assert keeper is not None
+    folder = Path(f"/proc/{keeper}")
+    try:
+
+        def sleeps() -> bool:
+            return (folder / "cmdline").read_bytes().startswith(b"@xenaudio")
+
+        asyncio.run(until(sleeps, "it sleeps"))
+        links = {int(fd.name): str(fd.readlink()) for fd in (folder / "fd").iterdir()}
+        assert links == {0: "/dev/null", 1: "/dev/null", 2: "/dev/null", number: device}
+    finally:
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
