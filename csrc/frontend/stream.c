@@ -90,6 +90,8 @@ struct xa_stream {
     uint16_t open_id;
     uint64_t position;
     uint64_t position_us;
+    uint64_t heard;  /* playback: the last position without silence in it */
+    uint64_t ran_on; /* playback: the last position with silence in it */
     bool dry;
     /* Protocol 1 has no events: the position is reckoned by the clock. */
     uint64_t clock_us;
@@ -143,10 +145,10 @@ static void transport_free(struct xa_stream *stream, bool ours)
 {
     if (ours)
         xa_evtchn_close(stream->evtchn);
-    stream->evtchn = NULL;
-    if (stream->rings)
     else
         xa_evtchn_abandon(stream->evtchn);
+    stream->evtchn = NULL;
+    if (stream->rings)
         xa_share_free(stream->rings);
     stream->rings = NULL;
     if (stream->buffer)
@@ -462,6 +464,7 @@ int xa_stream_open(struct xa_stream *stream, const struct xa_stream_params *para
     stream->halt = HALT_NONE;
     stream->unanswered = 0;
     stream->position = stream->position_us = 0;
+    stream->heard = stream->ran_on = 0;
     stream->clock_us = stream->clock_position = 0;
     stream->dry = false;
     memset(&stream->stats, 0, sizeof(stream->stats));
@@ -654,6 +657,11 @@ uint64_t xa_stream_position(const struct xa_stream *stream, uint64_t *time_us)
     return stream->position;
 }
 
+uint64_t xa_stream_heard(const struct xa_stream *stream)
+{
+    return stream->config.capture ? 0 : stream->heard + stream->dropped;
+}
+
 uint64_t xa_stream_transferred(const struct xa_stream *stream)
 {
     return stream->config.capture ? stream->taken : stream->written;
@@ -730,6 +738,7 @@ static void forget_dropped(struct xa_stream *stream)
         stream->skipped = stream->position - stream->asked;
     else
         stream->dropped += stream->mark - stream->position;
+    stream->heard = stream->ran_on = stream->position;
 }
 
 /* Follows a stopped stream that says, after the answer, where it stopped. */
@@ -823,6 +832,22 @@ static int respond(struct xa_stream *stream, const struct xensnd_resp *resp)
 }
 
 /*
+ * Takes a new position for what was heard, unless silence is in it. A dry backend's position runs
+ * on and then stands still until as much has been played: it is right again once it moves.
+ */
+static void follow_heard(struct xa_stream *stream)
+{
+    uint64_t answered = stream->written - stream->unanswered - stream->dropped;
+
+    if ((int64_t) (stream->position - answered) > 0) {
+        stream->heard = answered;
+        stream->ran_on = stream->position;
+    } else if (stream->position > stream->ran_on) {
+        stream->heard = stream->position;
+    }
+}
+
+/*
  * Whether a position is one that STOP may have taken the stream to. A backend may take it up to a
  * whole number of buffers, so that a guest that counts from 0 after it (Linux does) is right; it
  * tells so before STOP's response, or after it when the event page was full.
@@ -847,6 +872,10 @@ static int take_position(struct xa_stream *stream, uint64_t position, uint64_t n
         follow_stop(stream, position);
     stream->position = position;
     stream->position_us = now_us;
+    if (stopped)
+        stream->heard = stream->ran_on = position;
+    else
+        follow_heard(stream);
     stream->stats.events++;
     if (position > written && !stopped && !stream->dry) {
         stream->dry = true;
@@ -941,6 +970,7 @@ static void reckon_position(struct xa_stream *stream, uint64_t now_us)
     if (position > stream->position) {
         stream->position = position;
         stream->position_us = now_us;
+        follow_heard(stream);
         stream->stats.events++;
         tell(stream, XA_EVENT_POSITION, 0);
         fetch(stream);

@@ -121,6 +121,13 @@ int64_t xa_stream_read(struct xa_stream *stream, void *data, uint32_t octets);
  * arrived, 0 when none has. */
 uint64_t xa_stream_position(const struct xa_stream *stream, uint64_t *time_us);
 
+/*
+ * Playback: octets of what was written since OPEN that are certainly over: heard, or dropped by
+ * STOP. Less than the position says while it counts silence that the backend played for want of
+ * samples; never counts what a WRITE without a response covers.
+ */
+uint64_t xa_stream_heard(const struct xa_stream *stream);
+
 /* Octets written (playback) or given out (capture) since OPEN. */
 uint64_t xa_stream_transferred(const struct xa_stream *stream);
 

@@ -285,7 +285,7 @@ class Player(StreamClient):
         stream = self.stream
         if stream is None:
             return
-        heard = min(stream.position_frames, stream.transferred_frames)
+        heard = stream.heard_frames
         while self._unheard and self._taken < heard:
             frames = len(self._unheard[0]) // self._frame
             if self._taken + frames > heard:

@@ -416,6 +416,11 @@ class Stream:
         return int(lib.xa_stream_position(self._handle, ffi.NULL)) // self.frame_octets
 
     @property
+    def heard_frames(self) -> int:
+        """Frames of what was written since OPEN that need not be played again."""
+        return int(lib.xa_stream_heard(self._handle)) // self.frame_octets
+
+    @property
     def transferred_frames(self) -> int:
         """Frames written, or read, since OPEN."""
         return int(lib.xa_stream_transferred(self._handle)) // self.frame_octets

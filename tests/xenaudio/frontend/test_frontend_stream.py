@@ -211,6 +211,46 @@ def test_an_underrun_is_counted_and_the_buffer_is_whole_again(scene: Callable[..
     scene(test)
 
 
+def test_silence_that_a_dry_backend_counts_is_not_taken_for_what_was_written(
+    scene: Callable[..., None],
+) -> None:
+    async def test(s: Setting) -> None:
+        stream, back = await s.opened()
+
+        async def hears(position: int, heard: int) -> None:
+            back.event(position * FRAME)
+            await until(lambda: stream.position_frames == position, "the position")
+            assert stream.heard_frames == heard
+
+        await stream.write(samples(200 * FRAME))
+        await back.take_write()
+        starting = asyncio.create_task(stream.start())
+        await back.answer(TRIGGER)
+        await starting
+        await hears(101, 101)
+        await stream.write(samples(100 * FRAME))  # too late, or not seen yet
+        await hears(203, 200)
+        await back.take_write()
+        await hears(203, 200)
+        await hears(204, 204)
+
+    scene(test)
+
+
+def test_what_stop_drops_need_not_be_played_again(scene: Callable[..., None]) -> None:
+    async def test(s: Setting) -> None:
+        stream, back = await s.opened()
+        await stream.write(samples(200 * FRAME))
+        await back.take_write()
+        for trigger in (stream.start, stream.stop):
+            asking = asyncio.create_task(trigger())
+            await back.answer(TRIGGER)
+            await asking
+        assert stream.heard_frames == stream.transferred_frames == 200
+
+    scene(test)
+
+
 def test_close_and_open_again_begins_at_0(scene: Callable[..., None]) -> None:
     async def test(s: Setting) -> None:
         stream, back = await s.opened()
