@@ -9,6 +9,13 @@
  *  - Its buffer holds XENSTORE_PAYLOAD_MAX octets with the header: so that is the limit here.
  *  - It never polls as writable: so a request is written when it is made, and only what a socket
  *    does not take then waits for POLLOUT.
+ * What it asks besides is kept from sockets, where it would cost time:
+ *  - It takes a second message while it still sends the first from the same buffer, which xenstored
+ *    then gets with the second one's text (seen on Linux 6.1): so the next request is written when
+ *    the last one is answered.
+ *  - It sets and ends watches while it is written to, and what xenstored says against one is the
+ *    error of that write; of every failed write it forgets the message: so the error is that
+ *    request's alone, and the connection lives on.
  */
 #include "store.h"
 
@@ -47,7 +54,7 @@ struct request {
 
 struct xa_store {
     int fd;
-    bool is_socket;
+    bool is_socket; /* else /dev/xen/xenbus */
     bool dead;
     bool processing;
     int write_error;
@@ -103,9 +110,16 @@ int xa_store_fd(const struct xa_store *store)
     return store->fd;
 }
 
+/* Whether octets wait that may be written now. */
+static bool may_write(const struct xa_store *store)
+{
+    return store->unsent != NULL && store->write_error == 0 &&
+           (store->is_socket || store->unsent == store->first);
+}
+
 bool xa_store_wants_write(const struct xa_store *store)
 {
-    return !store->dead && store->write_error == 0 && store->unsent != NULL;
+    return !store->dead && may_write(store);
 }
 
 static void unlink_request(struct xa_store *store, struct request **link)
@@ -119,11 +133,12 @@ static void unlink_request(struct xa_store *store, struct request **link)
         store->unsent = request->next;
 }
 
-/* Writes what the descriptor takes. An error is remembered, not acted on: replies that the server
- * sent before it went away are still to be read. */
-static void flush(struct xa_store *store)
+/* Writes what the descriptor takes. An error of a socket is remembered, not acted on: replies that
+ * the server sent before it went away are still to be read. Another descriptor's is returned, and
+ * is about the one request that was being written, store->unsent. */
+static int flush(struct xa_store *store)
 {
-    while (store->unsent != NULL && store->write_error == 0) {
+    while (may_write(store)) {
         struct request *request = store->unsent;
         const uint8_t *from = request->message + request->sent;
         size_t left = request->octets - request->sent;
@@ -133,9 +148,11 @@ static void flush(struct xa_store *store)
         if (written < 0) {
             if (errno == EINTR)
                 continue;
+            if (!store->is_socket)
+                return -errno;
             if (errno != EAGAIN && errno != EWOULDBLOCK)
                 store->write_error = -errno;
-            return;
+            return 0;
         }
         request->sent += (size_t) written;
         if (request->sent < request->octets) {
@@ -144,6 +161,22 @@ static void flush(struct xa_store *store)
             continue;
         }
         store->unsent = request->next;
+    }
+    return 0;
+}
+
+/* As flush, and answers the requests that were refused. */
+static void flush_and_answer(struct xa_store *store)
+{
+    int error;
+
+    while ((error = flush(store)) < 0) {
+        struct request *request = store->unsent;
+
+        unlink_request(store, &store->first);
+        if (request->fn != NULL)
+            request->fn(request->user, error, "", 0);
+        free(request);
     }
 }
 
@@ -289,10 +322,12 @@ int xa_store_process(struct xa_store *store)
     if (store->dead)
         return -EPIPE;
     store->processing = true;
-    flush(store);
+    flush_and_answer(store);
     result = receive(store);
     if (result < 0)
         fail(store);
+    else if (!store->is_socket)
+        flush_and_answer(store); /* what waited for the replies just given out */
     store->processing = false;
     return result;
 }
@@ -334,7 +369,7 @@ int xa_store_process_wait(struct xa_store *store, int timeout_ms)
             return -ETIMEDOUT;
         if (pollfd.revents == POLLOUT) {
             /* Room to write is not yet something that arrived. */
-            flush(store);
+            (void) flush(store);
             continue;
         }
         return xa_store_process(store);
@@ -361,6 +396,7 @@ static int queue(struct xa_store *store, uint32_t type, uint32_t tx, const struc
     struct xsd_sockmsg header = {.type = type, .tx_id = tx};
     struct request *request, **link;
     size_t octets = HEADER_OCTETS;
+    int error = 0;
 
     if (store->dead || store->write_error != 0)
         return -EPIPE;
@@ -388,13 +424,17 @@ static int queue(struct xa_store *store, uint32_t type, uint32_t tx, const struc
     store->end = &request->next;
     if (store->unsent == NULL)
         store->unsent = request;
-    flush(store);
-    if (store->write_error != 0) {
+    /* From within a callback others may wait before it, the refusal of which is not to be heard
+     * here; then xa_store_process goes on with all of them. */
+    if (store->is_socket || !store->processing)
+        error = flush(store);
+    if (store->write_error != 0)
+        error = -EPIPE;
+    if (error != 0) {
         unlink_request(store, link);
         free(request);
-        return -EPIPE;
     }
-    return 0;
+    return error;
 }
 
 static struct iovec octets_of(const char *string, size_t length)

@@ -8,8 +8,9 @@
  * xa_store_process. Watches arrive through the function given to xa_store_new. Both may queue
  * further requests; neither may free the store. One thread at a time.
  *
- * A request is written when it is made, as far as the descriptor takes it without blocking
- * (/dev/xen/xenbus never polls as writable); what is left is written by xa_store_process.
+ * A request is written when it is made, as far as the descriptor takes it without blocking; what is
+ * left is written by xa_store_process. /dev/xen/xenbus, which is what a descriptor that is no
+ * socket is taken for, gets each request when the one before it was answered.
  *
  * Errors are negative errno values. Paths are absolute, or relative to the domain's own
  * /local/domain/<domid>, as XenStore has it; at most XENSTORE_ABS_PATH_MAX octets.
@@ -65,7 +66,9 @@ int xa_store_process_wait(struct xa_store *store, int timeout_ms);
  * The requests. `tx` is a transaction's id or 0. `fn` may be NULL when no reply is wanted. 0 when
  * queued; -EINVAL for a path that is empty or too long, or when path and value together are longer
  * than 4080 octets (what /dev/xen/xenbus takes with a header); -ENOMEM; -EPIPE, also when writing
- * failed just now: then xa_store_process gives what the server still sent, and the error.
+ * failed just now: then xa_store_process gives what the server still sent, and the error; or what
+ * /dev/xen/xenbus says against the request at once, as it does when a watch is refused: then there
+ * is no reply, and the connection lives on.
  */
 int xa_store_read(struct xa_store *store, uint32_t tx, const char *path, xa_store_reply_fn fn,
                   void *user);

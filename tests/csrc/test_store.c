@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "hv/xs_error.h"
@@ -230,6 +231,43 @@ static void requests_are_xs_wire(void)
     tear_down(&f);
 }
 
+/*
+ * A store on what is no socket, as /dev/xen/xenbus is none. It refuses every write (EINVAL, a timer
+ * that is not set has nothing to read either) until `accepts` makes it one end of a connection.
+ */
+static void set_up_device(struct fixture *fixture)
+{
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+
+    memset(fixture, 0, sizeof(*fixture));
+    if (timer < 0)
+        abort();
+    fixture->server = -1;
+    fixture->store = xa_store_new(timer, on_watch, fixture);
+    if (fixture->store == NULL)
+        abort();
+}
+
+static void accepts(struct fixture *fixture)
+{
+    int fds[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0 ||
+        dup2(fds[0], xa_store_fd(fixture->store)) < 0)
+        abort();
+    close(fds[0]);
+    fixture->server = fds[1];
+}
+
+static void refuses(struct fixture *fixture)
+{
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+    if (timer < 0 || dup2(timer, xa_store_fd(fixture->store)) < 0)
+        abort();
+    close(timer);
+}
+
 /* /dev/xen/xenbus drops what follows a message in the same write; a packet here is one write. */
 static void a_write_is_one_message(void)
 {
@@ -242,6 +280,99 @@ static void a_write_is_one_message(void)
     for (int i = 0; i < 20; i++)
         CHECK(recv(f.server, packet, sizeof(packet), MSG_DONTWAIT) ==
               (ssize_t) sizeof(struct xsd_sockmsg) + 2);
+    tear_down(&f);
+}
+
+/* /dev/xen/xenbus still sends a message from the buffer that it would take the next one into. */
+static void a_device_gets_a_request_when_the_last_one_is_answered(void)
+{
+    struct fixture f;
+    struct asked a = {&f, "a"}, b = {&f, "b"}, c = {&f, "c"};
+    uint32_t id;
+
+    set_up_device(&f);
+    accepts(&f);
+    CHECK(xa_store_read(f.store, 0, "a", on_reply, &a) == 0);
+    CHECK(xa_store_read(f.store, 0, "b", on_reply, &b) == 0);
+    CHECK(xa_store_read(f.store, 0, "c", on_reply, &c) == 0);
+    CHECK(!xa_store_wants_write(f.store));
+    id = next_id(&f);
+    CHECK(next_id(&f) == 0);
+    answer(&f, XS_WATCH_EVENT, 0, OCTETS("p\0t\0"));
+    CHECK(xa_store_process(f.store) == 0);
+    CHECK(next_id(&f) == 0);
+    answer(&f, XS_READ, id, OCTETS("A"));
+    CHECK(xa_store_process(f.store) == 0);
+    CHECK(saw(&f, "watch p t\na=A\n"));
+    id = next_id(&f);
+    CHECK(next_id(&f) == 0);
+    answer(&f, XS_READ, id, OCTETS("B"));
+    CHECK(xa_store_process(f.store) == 0);
+    id = next_id(&f);
+    answer(&f, XS_READ, id, OCTETS("C"));
+    CHECK(xa_store_process_wait(f.store, 1000) == 0);
+    CHECK(saw(&f, "b=B\nc=C\n"));
+    CHECK(next_id(&f) == 0);
+    tear_down(&f);
+}
+
+/* /dev/xen/xenbus returns what xenstored says against a watch from the write. */
+static void a_device_that_refuses_a_request_takes_the_next(void)
+{
+    struct fixture f;
+    struct asked a = {&f, "a"};
+
+    set_up_device(&f);
+    CHECK(xa_store_watch(f.store, "w", "t", on_reply, &a) == -EINVAL);
+    CHECK(xa_store_process(f.store) == 0);
+    CHECK(xa_store_process_wait(f.store, 1) == -ETIMEDOUT);
+    CHECK(saw(&f, ""));
+    accepts(&f);
+    CHECK(xa_store_read(f.store, 0, "a", on_reply, &a) == 0);
+    answer(&f, XS_READ, next_id(&f), OCTETS("A"));
+    CHECK(xa_store_process(f.store) == 0);
+    CHECK(saw(&f, "a=A\n"));
+    tear_down(&f);
+}
+
+static void then_refuses(void *user, int error, const char *data, size_t length)
+{
+    struct asked *asked = user;
+
+    on_reply(user, error, data, length);
+    refuses(asked->fixture);
+}
+
+static void then_asks(void *user, int error, const char *data, size_t length)
+{
+    struct asked *asked = user;
+
+    on_reply(user, error, data, length);
+    asked->name = "asked from a reply";
+    CHECK(xa_store_watch(asked->fixture->store, "v", "t", on_reply, asked) == 0);
+}
+
+/* What it says against one that had to wait is the reply. */
+static void a_device_refuses_a_request_that_waited(void)
+{
+    struct fixture f;
+    struct asked a = {&f, "a"}, w = {&f, "w"}, r = {&f, "r"};
+
+    set_up_device(&f);
+    accepts(&f);
+    CHECK(xa_store_read(f.store, 0, "a", then_refuses, &a) == 0);
+    CHECK(xa_store_watch(f.store, "w", "t", then_asks, &w) == 0);
+    CHECK(xa_store_unwatch(f.store, "w", "t", NULL, NULL) == 0);
+    CHECK(xa_store_read(f.store, 0, "r", on_reply, &r) == 0);
+    answer(&f, XS_READ, next_id(&f), OCTETS("A"));
+    CHECK(xa_store_process(f.store) == 0);
+    CHECK(saw(&f, "a=A\nw!EINVAL\nr!EINVAL\nasked from a reply!EINVAL\n"));
+    close(f.server);
+    accepts(&f);
+    CHECK(xa_store_read(f.store, 0, "r", on_reply, &r) == 0);
+    answer(&f, XS_READ, next_id(&f), OCTETS("R"));
+    CHECK(xa_store_process(f.store) == 0);
+    CHECK(saw(&f, "r=R\n"));
     tear_down(&f);
 }
 
@@ -677,6 +808,9 @@ int main(void)
 {
     requests_are_xs_wire();
     a_write_is_one_message();
+    a_device_gets_a_request_when_the_last_one_is_answered();
+    a_device_that_refuses_a_request_takes_the_next();
+    a_device_refuses_a_request_that_waited();
     arguments_are_checked();
     replies_may_be_split_anywhere();
     replies_come_in_any_order();
