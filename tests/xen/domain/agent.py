@@ -48,6 +48,7 @@ class Store:
         self._buffer = b""
         self._replies: dict[int, asyncio.Future[bytes]] = {}
         self._last = 0
+        self._asking = asyncio.Lock()
         self._watchers: dict[str, Callable[[], None]] = {}
         asyncio.get_running_loop().add_reader(fd, self._readable)
 
@@ -81,12 +82,14 @@ class Store:
                 reply.set_result(body)
 
     async def _request(self, kind: int, *fields: bytes) -> bytes:
-        self._last += 1
         body = b"".join(fields)
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._replies[self._last] = reply
-        self._write(struct.pack("<4I", kind, self._last, 0, len(body)) + body)
-        return await reply
+        # The kernel mixes up requests that are not answered yet.
+        async with self._asking:
+            self._last += 1
+            self._replies[self._last] = reply
+            self._write(struct.pack("<4I", kind, self._last, 0, len(body)) + body)
+            return await reply
 
     async def read(self, path: str) -> str | None:
         with contextlib.suppress(StoreError):
