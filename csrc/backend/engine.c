@@ -264,11 +264,14 @@ int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
     s->more = true; /* requests may be there already */
     xa_transport_init(&s->transport, config->capture);
 
-    *failed = "its request ring (ring-ref) cannot be mapped";
+    *failed = "its request ring (ring-ref) cannot be used";
     error = xa_map_new(hv, domid, 1, &config->ring_ref, true, &s->ring_map);
     if (error)
         goto fail;
-    xa_back_ring_attach(&s->ring, xa_map_memory(s->ring_map));
+    if (!config->adopted)
+        xa_back_ring_attach(&s->ring, xa_map_memory(s->ring_map));
+    else if ((error = xa_back_ring_adopt(&s->ring, xa_map_memory(s->ring_map))))
+        goto fail;
     *failed = "event channels cannot be opened";
     error = xa_evtchn_open(hv, &s->evtchn);
     if (error)
@@ -278,11 +281,14 @@ int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
     if (error)
         goto fail;
     if (s->has_events) {
-        *failed = "its event page (evt-ring-ref) cannot be mapped";
+        *failed = "its event page (evt-ring-ref) cannot be used";
         error = xa_map_new(hv, domid, 1, &config->evt_ring_ref, true, &s->evt_map);
         if (error)
             goto fail;
-        xa_evtpage_back_attach(&s->events, xa_map_memory(s->evt_map));
+        if (!config->adopted)
+            xa_evtpage_back_attach(&s->events, xa_map_memory(s->evt_map));
+        else if ((error = xa_evtpage_back_adopt(&s->events, xa_map_memory(s->evt_map))))
+            goto fail;
         *failed = "its evt-event-channel cannot be bound";
         error =
             xa_evtchn_bind_interdomain(s->evtchn, domid, config->evt_event_channel, &s->evt_port);
@@ -310,6 +316,13 @@ int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
 fail:
     free_stream(s);
     return error;
+}
+
+void xa_back_stream_refuse(struct xa_back_stream *stream)
+{
+    pthread_mutex_lock(&stream->engine->mutex);
+    stream->refusing = true;
+    pthread_mutex_unlock(&stream->engine->mutex);
 }
 
 void xa_back_stream_disconnect(struct xa_back_stream *stream)

@@ -35,6 +35,7 @@ struct xa_back_stream_config {
     bool capture;
     uint32_t ring_ref, event_channel;
     uint32_t evt_ring_ref, evt_event_channel; /* both 0: a frontend of protocol version 1 */
+    bool adopted; /* a backend that is gone has served these rings: go on where it was */
     struct xa_caps caps;
     struct xa_route route;
 };
@@ -47,6 +48,13 @@ struct xa_back_stream_config {
 int xa_back_stream_connect(struct xa_engine *engine, struct xa_hv *hv,
                            const struct xa_back_stream_config *config,
                            struct xa_back_stream **stream, const char **failed);
+
+/*
+ * From now on refuses every request but CLOSE and STOP (XEN_EIO), so that the guest's players end:
+ * the stream is about to be disconnected. What the guest had written is still played, and its
+ * events still sent.
+ */
+void xa_back_stream_refuse(struct xa_back_stream *stream);
 
 /*
  * Takes the stream from the engine, closes what is open, unmaps and unbinds, and frees it. Blocks

@@ -325,12 +325,24 @@ static void handle_trigger(struct xa_back_stream *s, const struct xensnd_req *re
     answer(s, request, status, "a TRIGGER out of place", type);
 }
 
+static bool ends_something(const struct xensnd_req *request)
+{
+    return request->operation == XENSND_OP_CLOSE ||
+           (request->operation == XENSND_OP_TRIGGER &&
+            request->op.trigger.type == XENSND_OP_TRIGGER_STOP);
+}
+
 static void handle(struct xa_back_stream *s, const struct xensnd_req *request, uint64_t now)
 {
     struct xensnd_query_hw_param ranges;
     struct xensnd_rw_req rw = request->op.rw;
     int status;
 
+    if (s->refusing && !ends_something(request)) {
+        refuse(s, request, -XEN_EIO, "a request to a card that is being taken away",
+               request->operation);
+        return;
+    }
     switch (request->operation) {
     case XENSND_OP_OPEN:
         handle_open(s, request, now);

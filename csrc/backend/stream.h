@@ -57,6 +57,7 @@ struct xa_back_stream {
     uint64_t held_octets; /* what its PCM, or the one being opened, takes of the guest's memory */
     bool deaf;            /* its event channel is not listened to while the guest is at rest */
     bool more;            /* requests were left in the ring */
+    bool refusing;        /* players are to end */
 
     struct xa_back_stream_stats stats;
     struct xa_trace_point trace[XA_TRACE_POINTS];

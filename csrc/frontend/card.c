@@ -799,6 +799,9 @@ static void on_transaction(void *user, int error, const char *data, size_t lengt
     snprintf(path, sizeof(path), "%s/%s", card->base, XENSND_FIELD_FE_VERSION);
     snprintf(value, sizeof(value), "%u", card->version);
     error = xa_store_write(card->store, card->tx, path, value, on_written, card);
+    snprintf(path, sizeof(path), "%s/%s", card->base, XA_CARD_FEATURE_RENEGOTIATE);
+    if (error == 0)
+        error = xa_store_write(card->store, card->tx, path, "1", on_written, card);
     for (unsigned i = 0; i < card->stream_count && error == 0; i++) {
         const struct xa_stream_config *config = xa_stream_config(card->streams[i]);
         const struct xa_stream_transport *transport = &card->transport[i];

@@ -24,6 +24,13 @@
 #include "hv/hv.h"
 #include "stream.h"
 
+/*
+ * A node beside the card's `state`, "1": this frontend takes state 2 at any time for a reason to
+ * negotiate anew, also while it plays. A backend that is restarted leaves others their rings: Linux
+ * 6.1 crashes when its card is taken away while it is in use.
+ */
+#define XA_CARD_FEATURE_RENEGOTIATE "feature-renegotiate"
+
 /* cffi: begin */
 struct xa_card;
 

@@ -33,6 +33,14 @@ void xa_evtpage_back_attach(struct xa_evtpage_back *back, void *page)
     *back = (struct xa_evtpage_back){.page = page};
 }
 
+int xa_evtpage_back_adopt(struct xa_evtpage_back *back, void *page)
+{
+    xa_evtpage_back_attach(back, page);
+    back->prod = xa_load_relaxed(&back->page->in_prod);
+    back->next_id = (uint16_t) back->prod;
+    return xa_evtpage_back_drained(back) < 0 ? -EPROTO : 0;
+}
+
 int xa_evtpage_back_cur_pos(struct xa_evtpage_back *back, uint64_t position)
 {
     back->held = true;

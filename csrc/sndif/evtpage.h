@@ -42,6 +42,10 @@ struct xa_evtpage_front {
 /* Joins a page that the frontend has just made. */
 void xa_evtpage_back_attach(struct xa_evtpage_back *back, void *page);
 
+/* Joins a page in the place of a backend that is gone, and goes on where it was: as ids are never
+ * skipped, the next one follows from in_prod. 0 or -EPROTO. */
+int xa_evtpage_back_adopt(struct xa_evtpage_back *back, void *page);
+
 /* Sends XENSND_EVT_CUR_POS with `position` (octets since OPEN). 1: sent, notify the frontend;
  * 0: the page is full, the position is held; -EPROTO: the frontend's in_cons is impossible. A held
  * position is superseded by any later one. */

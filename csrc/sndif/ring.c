@@ -109,6 +109,16 @@ static int back_ring_unread(const struct xa_back_ring *ring, uint32_t req_prod)
     return unanswered > taken;
 }
 
+int xa_back_ring_adopt(struct xa_back_ring *ring, void *page)
+{
+    uint32_t rsp_prod;
+
+    xa_back_ring_attach(ring, page);
+    rsp_prod = xa_load_relaxed(&ring->sring->rsp_prod);
+    ring->req_cons = ring->rsp_prod_pvt = ring->rsp_pushed = rsp_prod;
+    return back_ring_unread(ring, xa_load_acquire(&ring->sring->req_prod)) < 0 ? -EPROTO : 0;
+}
+
 int xa_back_ring_get(struct xa_back_ring *ring, struct xensnd_req *req)
 {
     int unread = back_ring_unread(ring, xa_load_acquire(&ring->sring->req_prod));

@@ -57,6 +57,10 @@ int xa_front_ring_arm(struct xa_front_ring *ring);
 /* Joins a ring that the frontend has just made: both indices begin at 0. */
 void xa_back_ring_attach(struct xa_back_ring *ring, void *page);
 
+/* Joins a ring in the place of a backend that is gone: its unanswered requests, also those that it
+ * had taken, are there to take. 0 or -EPROTO. */
+int xa_back_ring_adopt(struct xa_back_ring *ring, void *page);
+
 /* Takes the next request: 1 with *req filled, 0 when there is none, -EPROTO. */
 int xa_back_ring_get(struct xa_back_ring *ring, struct xensnd_req *req);
 

@@ -1116,9 +1116,9 @@ static void what_cannot_be_connected_leaves_nothing_behind(void)
     before = fake_open_things();
     for (unsigned i = 0; i < 4; i++) {
         static const char *const reasons[] = {
-            "its request ring (ring-ref) cannot be mapped",
+            "its request ring (ring-ref) cannot be used",
             "its event-channel cannot be bound",
-            "its event page (evt-ring-ref) cannot be mapped",
+            "its event page (evt-ring-ref) cannot be used",
             "its evt-event-channel cannot be bound",
         };
         const char *failed = "";
@@ -1134,6 +1134,92 @@ static void what_cannot_be_connected_leaves_nothing_behind(void)
     g.config = good;
     guest_connect(&g);
     CHECK_EQ(guest_close(&g), 0);
+    guest_free(&g);
+}
+
+/* Another backend, in the place of one that is gone. */
+static void guest_is_adopted(struct guest *g)
+{
+    guest_disconnect(g);
+    g->config.adopted = true;
+    guest_connect(g);
+}
+
+static void a_stream_taken_over_is_not_open_and_can_be_opened_again(void)
+{
+    struct guest g;
+
+    guest_init(&g, false, NULL);
+    guest_connect(&g);
+    CHECK_EQ(guest_open(&g, 8 * PERIOD, PERIOD), 0);
+    guest_fill(&g, 8 * 480);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_START), 0);
+    for (unsigned i = 0; i < 100 && stats_of(&g).events == 0; i++)
+        guest_wait(&g, 50);
+    guest_is_adopted(&g);
+    guest_events(&g); /* what was sent before: guest_events checks the ids */
+    CHECK_EQ(guest_rw(&g, XENSND_OP_WRITE, 0, FRAME), -XEN_EIO);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_STOP), -XEN_EIO);
+    CHECK_EQ(guest_close(&g), 0);
+    free_buffer(&g);
+    CHECK_EQ(guest_open(&g, 8 * PERIOD, PERIOD), 0);
+    guest_fill(&g, 8 * 480);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_START), 0);
+    for (unsigned i = 0; i < 100 && stats_of(&g).events < 2; i++)
+        guest_wait(&g, 50);
+    guest_events(&g);
+    CHECK_EQ(guest_close(&g), 0);
+    guest_free(&g);
+}
+
+static void impossible_indices_are_not_taken_over(void)
+{
+    struct guest g;
+    const char *failed = "";
+    struct xensnd_event_page *events;
+    struct xen_sndif_sring *sring;
+    unsigned before;
+
+    guest_init(&g, false, NULL);
+    g.config.adopted = true;
+    before = fake_open_things();
+    sring = xa_share_memory(g.ring_share);
+    events = xa_share_memory(g.evt_share);
+    sring->rsp_prod = 1;
+    CHECK_EQ(xa_back_stream_connect(engine, hv, &g.config, &g.stream, &failed), -EPROTO);
+    CHECK_EQ(strcmp(failed, "its request ring (ring-ref) cannot be used"), 0);
+    sring->rsp_prod = 0;
+    events->in_cons = 1;
+    CHECK_EQ(xa_back_stream_connect(engine, hv, &g.config, &g.stream, &failed), -EPROTO);
+    CHECK_EQ(strcmp(failed, "its event page (evt-ring-ref) cannot be used"), 0);
+    CHECK_EQ(fake_open_things(), before);
+    guest_free(&g);
+}
+
+static void a_stream_that_refuses_lets_its_players_end(void)
+{
+    struct xensnd_req query = {.operation = XENSND_OP_HW_PARAM_QUERY};
+    struct xensnd_req open;
+    struct guest g;
+
+    guest_init(&g, false, NULL);
+    guest_connect(&g);
+    CHECK_EQ(guest_open(&g, 8 * PERIOD, PERIOD), 0);
+    guest_fill(&g, 4 * 480);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_START), 0);
+    xa_back_stream_refuse(g.stream);
+    CHECK_EQ(guest_rw(&g, XENSND_OP_WRITE, 4 * PERIOD, FRAME), -XEN_EIO);
+    /* A player that waits for room is woken. */
+    for (unsigned i = 0; i < 100 && stats_of(&g).events < 2; i++)
+        guest_wait(&g, 50);
+    CHECK(stats_of(&g).events >= 2);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_PAUSE), -XEN_EIO);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_STOP), 0);
+    CHECK_EQ(guest_trigger(&g, XENSND_OP_TRIGGER_START), -XEN_EIO);
+    CHECK_EQ(guest_close(&g), 0);
+    CHECK_EQ(guest_ask(&g, &query), -XEN_EIO);
+    open = open_request(&g, 8 * PERIOD, PERIOD);
+    CHECK_EQ(guest_ask(&g, &open), -XEN_EIO);
     guest_free(&g);
 }
 
@@ -1259,49 +1345,43 @@ static void remove_files(void)
 int main(void)
 {
     static void (*const tests[])(void) = {
-        plays_into_a_file_bit_for_bit,
-        records_a_file_bit_for_bit,
-        the_null_route_plays_and_records_silence,
-        a_frontend_without_an_event_page_is_served,
-        opening_again_goes_on_with_the_event_ids,
-        queries_are_answered_with_the_narrowed_ranges,
+        plays_into_a_file_bit_for_bit, records_a_file_bit_for_bit,
+        the_null_route_plays_and_records_silence, a_frontend_without_an_event_page_is_served,
+        opening_again_goes_on_with_the_event_ids, queries_are_answered_with_the_narrowed_ranges,
         responses_come_in_the_order_of_the_requests,
         a_position_that_found_the_page_full_is_sent_later,
-        close_waits_for_the_events_but_not_for_ever,
-        close_plays_what_was_due,
-        an_engine_with_nothing_to_do_sleeps,
-        floods_and_storms_are_slowed_down_and_survived,
-        a_throttled_guest_gets_every_answer,
-        bad_requests_get_their_status_and_the_stream_lives_on,
-        impossible_directories_are_refused,
-        an_impossible_index_breaks_the_stream_and_no_other,
+        close_waits_for_the_events_but_not_for_ever, close_plays_what_was_due,
+        an_engine_with_nothing_to_do_sleeps, floods_and_storms_are_slowed_down_and_survived,
+        a_throttled_guest_gets_every_answer, bad_requests_get_their_status_and_the_stream_lives_on,
+        impossible_directories_are_refused, an_impossible_index_breaks_the_stream_and_no_other,
         what_cannot_be_connected_leaves_nothing_behind,
-        an_open_that_blocks_delays_its_own_guest_only,
+    a_stream_taken_over_is_not_open_and_can_be_opened_again, impossible_indices_are_not_taken_over,
+        a_stream_that_refuses_lets_its_players_end, an_open_that_blocks_delays_its_own_guest_only,
         a_guest_that_goes_while_playing_leaves_nothing,
         a_guest_that_goes_while_a_job_runs_leaves_nothing,
-    };
+};
 
-    alarm(240);
-    if (!mkdtemp(dir)) {
-        perror(dir);
-        return 1;
-    }
-    hv = fake_hv_open();
-    engine = xa_engine_new();
-    if (!hv || !engine) {
-        perror("engine");
-        return 1;
-    }
-    for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
-        uint64_t began = xa_monotonic_ns();
+alarm(240);
+if (!mkdtemp(dir)) {
+    perror(dir);
+    return 1;
+}
+hv = fake_hv_open();
+engine = xa_engine_new();
+if (!hv || !engine) {
+    perror("engine");
+    return 1;
+}
+for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+    uint64_t began = xa_monotonic_ns();
 
-        tests[i]();
-        if (getenv("XA_TEST_VERBOSE"))
-            printf("test %u: %u ms\n", i, (unsigned) ((xa_monotonic_ns() - began) / 1000000));
-    }
-    CHECK_EQ(fake_open_things(), 0);
-    xa_engine_free(engine);
-    xa_hv_close(hv);
-    remove_files();
-    return check_result();
+    tests[i]();
+    if (getenv("XA_TEST_VERBOSE"))
+        printf("test %u: %u ms\n", i, (unsigned) ((xa_monotonic_ns() - began) / 1000000));
+}
+CHECK_EQ(fake_open_things(), 0);
+xa_engine_free(engine);
+xa_hv_close(hv);
+remove_files();
+return check_result();
 }

@@ -294,6 +294,38 @@ static void an_entry_changed_after_it_was_taken_changes_nothing(void)
     CHECK_EQ(evt.op.cur_pos.position, 7);
 }
 
+static void a_backend_that_takes_over_skips_and_repeats_no_id(void)
+{
+    static const unsigned before[] = {0, 1, 63, 64, 65535, 65536, 70000};
+
+    for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
+        fresh();
+        for (unsigned n = 0; n < before[i]; n++) {
+            send(1, n);
+            if (n + 2 < before[i]) /* two are left unread */
+                receive(1, n);
+        }
+        memset(&back, 0xa5, sizeof(back));
+        CHECK_EQ(xa_evtpage_back_adopt(&back, &page), 0);
+        CHECK_EQ(xa_evtpage_back_flush(&back), 0); /* nothing is held */
+        for (unsigned n = before[i] < 2 ? 0 : before[i] - 2; n < before[i]; n++)
+            receive(1, n);
+        send(3, 9000);
+        receive(3, 9000);
+    }
+}
+
+static void a_page_with_impossible_indices_is_not_taken_over(void)
+{
+    fresh_at(100);
+    page.head.in_cons = 100 - XA_EVTPAGE_ENTRIES;
+    CHECK_EQ(xa_evtpage_back_adopt(&back, &page), 0);
+    page.head.in_cons--;
+    CHECK_EQ(xa_evtpage_back_adopt(&back, &page), -EPROTO);
+    page.head.in_cons = 101;
+    CHECK_EQ(xa_evtpage_back_adopt(&back, &page), -EPROTO);
+}
+
 int main(void)
 {
     a_new_page_is_empty();
@@ -313,5 +345,7 @@ int main(void)
     an_in_prod_that_goes_back_is_refused();
     an_id_out_of_step_is_refused();
     an_entry_changed_after_it_was_taken_changes_nothing();
+    a_backend_that_takes_over_skips_and_repeats_no_id();
+    a_page_with_impossible_indices_is_not_taken_over();
     return check_result();
 }

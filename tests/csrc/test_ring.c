@@ -423,6 +423,50 @@ static void any_event_index_only_decides_whether_to_notify(void)
     }
 }
 
+static void adopt(void)
+{
+    memset(&back, 0xa5, sizeof(back));
+    CHECK_EQ(xa_back_ring_adopt(&back, &page), 0);
+}
+
+static void a_backend_that_takes_over_goes_on_where_the_one_before_was(void)
+{
+    struct xensnd_req req;
+    struct xensnd_resp resp;
+
+    fresh();
+    put_requests(3);
+    xa_front_ring_push(&front);
+    take_requests(3);
+    CHECK_EQ(put_response(0), 0);
+    xa_back_ring_push(&back);
+    CHECK_EQ(put_response(1), 0); /* the page does not tell of it */
+    adopt();
+    for (uint16_t id = 1; id < 3; id++) {
+        CHECK_EQ(xa_back_ring_get(&back, &req), 1);
+        CHECK_EQ(req.id, id);
+        CHECK_EQ(put_response(id), 0);
+    }
+    CHECK_EQ(xa_back_ring_get(&back, &req), 0);
+    xa_back_ring_push(&back);
+    for (uint16_t id = 0; id < 3; id++) {
+        CHECK_EQ(xa_front_ring_get(&front, &resp), 1);
+        CHECK_EQ(resp.id, id);
+    }
+}
+
+static void a_ring_with_impossible_indices_is_not_taken_over(void)
+{
+    fresh();
+    page.sring.req_prod = 40;
+    page.sring.rsp_prod = 40 - XA_RING_ENTRIES;
+    adopt();
+    page.sring.rsp_prod = 40 - XA_RING_ENTRIES - 1;
+    CHECK_EQ(xa_back_ring_adopt(&back, &page), -EPROTO);
+    page.sring.rsp_prod = 41;
+    CHECK_EQ(xa_back_ring_adopt(&back, &page), -EPROTO);
+}
+
 int main(void)
 {
     a_new_ring_is_empty_and_asks_for_the_first_event();
@@ -446,5 +490,7 @@ int main(void)
     responses_without_requests_break_the_ring();
     a_rsp_prod_that_goes_back_breaks_the_ring();
     any_event_index_only_decides_whether_to_notify();
+    a_backend_that_takes_over_goes_on_where_the_one_before_was();
+    a_ring_with_impossible_indices_is_not_taken_over();
     return check_result();
 }

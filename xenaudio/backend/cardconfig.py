@@ -15,6 +15,9 @@ from xenaudio.core.engine import RATES_MOST, Caps
 from xenaudio.core.format import Format, all_formats, by_name
 from xenaudio.core.store import Tree
 
+FEATURE_RENEGOTIATE = "feature-renegotiate"
+"""Node of a frontend that can begin anew at any time, as "1" (csrc/frontend/card.h)."""
+
 # What a stream has when its configuration does not say.
 DEFAULT_RATES = (
     *(5512, 8000, 11025, 12000, 16000, 22050, 24000, 32000),
@@ -53,6 +56,8 @@ class CardNodes:
     """A card as its frontend published it."""
 
     short_name: str
+    renegotiates: bool
+    """It can begin anew at any time, also while it plays."""
     streams: tuple[StreamNodes, ...]
 
 
@@ -167,5 +172,7 @@ def parse_card(tree: Tree) -> CardNodes:
         raise ConfigError("the card has no stream")
     short_name = tree.get("short-name", "")
     return CardNodes(
-        short_name=short_name[:32] if isinstance(short_name, str) else "", streams=tuple(streams)
+        short_name=short_name[:32] if isinstance(short_name, str) else "",
+        renegotiates=tree.get(FEATURE_RENEGOTIATE) == "1",
+        streams=tuple(streams),
     )

@@ -15,7 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from xenaudio.backend.cardconfig import ConfigError, StreamNodes, parse_card
+from xenaudio.backend.cardconfig import (
+    FEATURE_RENEGOTIATE,
+    ConfigError,
+    StreamNodes,
+    parse_card,
+)
 from xenaudio.backend.pace import GuestPace
 from xenaudio.backend.routes import Routes, StreamPlace
 from xenaudio.core.engine import BackendStream, Engine, StreamSetup
@@ -100,6 +105,7 @@ class Device:
         self._since = 0.0  # when
         self._frontend = ""
         self._frontend_connected = False
+        self._renegotiates = False
         self._broken = False
         self._suspect = False
         self._ending = False
@@ -159,10 +165,19 @@ class Device:
             await asyncio.wait_for(self._changed.wait(), seconds)
 
     async def _leave(self) -> None:
-        """Close the device: tell the frontend and give it a moment."""
+        """Leave the device to the next backend, or tell the frontend and give it a moment."""
+        connected = bool(self.streams)
         await self._disconnect()
-        _front, own, _online = await self._look()
+        front, own, online = await self._look()
         self._note(own)
+        if (
+            connected
+            and online
+            and front is own is XenbusState.CONNECTED
+            and not self._renegotiates
+        ):
+            log.info("%s: left connected for the next backend", self)
+            return
         if own is XenbusState.CLOSED:
             return
         if own is not XenbusState.CLOSING:
@@ -185,16 +200,45 @@ class Device:
         self._token = await self._store.watch(f"{self._frontend}/state", self.wake)
 
     async def _take_over(self) -> None:
-        _front, own, online = await self._look()
+        """Begin where a backend before us ended, if there was one."""
+        front, own, online = await self._look()
         self._note(own)
         if not online:
             return
+        if front in SERVED and not await self._read_renegotiates():
+            # Linux 6.1 crashes when its card is taken away while a player holds it.
+            if front is own is XenbusState.CONNECTED:
+                await self._adopt()
+                return
+            if own in (XenbusState.CLOSING, XenbusState.CLOSED):
+                log.info("%s: was left in state %d, waiting for its guest to let go", self, own)
+                if own is XenbusState.CLOSING:
+                    await self._set_state(XenbusState.CLOSED)
+                return
         if own is not XenbusState.INITIALISING:
-            # A backend before us was here. State 2 has the frontend negotiate anew. Not 1 before:
-            # Linux takes each of the two for a reason to free its card and publish its rings, late,
-            # when its players have closed it, and the two handshakes get into each other's way.
+            # State 2 has the frontend negotiate anew. Not 1 before: Linux takes each of the two for
+            # a reason to free its card and publish its rings, late, when its players have closed
+            # it, and the two handshakes get into each other's way.
             log.info("%s: was left in state %d, beginning anew", self, own)
         await self._offer()
+
+    async def _read_renegotiates(self) -> bool:
+        """Return whether the frontend says that it can begin anew at any time."""
+        try:
+            return await self._store.read(f"{self._frontend}/{FEATURE_RENEGOTIATE}") == "1"
+        except (NotFoundError, DeniedError):
+            return False
+
+    async def _adopt(self) -> None:
+        """Go on with the rings that a backend before us served. No PCM is open: players end."""
+        log.info("%s: was left connected, going on", self)
+        try:
+            await self._connect(adopted=True)
+        except (ConfigError, XenAudioError) as error:
+            if isinstance(error, ClosedError):
+                raise
+            log.error("%s: cannot go on: %s", self, error)
+            await self._close_broken()
 
     async def _offer(self) -> None:
         """Offer the device to its frontend."""
@@ -269,7 +313,8 @@ class Device:
             # The toolstack detaches the device: it wrote 5 itself and waits for 6. Or the device
             # was removed and another one, in state 1, made in its place before we looked.
             log.debug("%s: the toolstack set our state to %d", self, own)
-            await self._disconnect()
+            if online:
+                await self._disconnect()
             self._broken = self._frontend_connected = False
             self._note(own)
             if own is XenbusState.INITIALISING:
@@ -298,12 +343,18 @@ class Device:
         """The toolstack removes the device: reach 6 when the frontend has, or soon anyway."""
         if self._state is XenbusState.CLOSED:
             return None
-        await self._disconnect()
+        if front is XenbusState.CONNECTED and not self._renegotiates:
+            # Linux 6.1 crashes when its card is taken away while a player holds it: they go first.
+            for stream in self.streams:
+                stream.backend.refuse()
+        else:
+            await self._disconnect()
         if self._state is not XenbusState.CLOSING:
             await self._set_state(XenbusState.CLOSING)
             log.info("%s: is being detached", self)
         left = self._left(CLOSING_SECONDS)
         if front not in (*SERVED, XenbusState.CLOSING) or left <= 0:
+            await self._disconnect()
             await self._set_state(XenbusState.CLOSED)
             log.info("%s: detached", self)
             return None
@@ -374,9 +425,10 @@ class Device:
         await self._set_state(XenbusState.INIT_WAIT)
         return None
 
-    async def _connect(self) -> bool:
+    async def _connect(self, *, adopted: bool = False) -> bool:
         """Connect the card's streams; False when the device is to end instead."""
         card = parse_card(await self._store.read_tree(self._frontend))
+        self._renegotiates = card.renegotiates
         loop = asyncio.get_running_loop()
         for nodes in card.streams:
             if self._ending:
@@ -392,6 +444,7 @@ class Device:
                 evt_event_channel=nodes.evt_event_channel,
                 caps=nodes.caps,
                 route=route,
+                adopted=adopted,
             )
             try:
                 backend = await loop.run_in_executor(
@@ -406,7 +459,7 @@ class Device:
             card.short_name,
             ", ".join(f"{s} {'from' if s.nodes.capture else 'to'} {s.route}" for s in self.streams),
         )
-        self._frontend_connected = False
+        self._frontend_connected = adopted
         return True
 
     async def _disconnect(self) -> None:

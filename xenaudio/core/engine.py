@@ -62,6 +62,8 @@ class StreamSetup:
     evt_event_channel: int
     caps: Caps
     route: Route
+    adopted: bool = False
+    """A backend that is gone has served these rings: go on where it was."""
 
 
 class StreamState(enum.IntEnum):
@@ -176,6 +178,7 @@ class Engine:
         config.event_channel = setup.event_channel
         config.evt_ring_ref = setup.evt_ring_ref
         config.evt_event_channel = setup.evt_event_channel
+        config.adopted = setup.adopted
         _fill_caps(config.caps, setup.caps)
         _fill_route(config.route, setup.route)
         error = lib.xa_route_narrow(
@@ -226,6 +229,10 @@ class BackendStream:
             TracePoint(p.time_ns, p.frames, p.fill, p.open)
             for p in (points[i] for i in range(count))
         ]
+
+    def refuse(self) -> None:
+        """Refuse everything but CLOSE and STOP from now on, so that the guest's players end."""
+        lib.xa_back_stream_refuse(self._connected())
 
     def disconnect(self) -> None:
         """Take it from the engine, close and unmap everything. May block."""

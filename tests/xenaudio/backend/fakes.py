@@ -113,6 +113,10 @@ class FakeStream:
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
         self.broken: str | None = None
+        self.refuses = False
+
+    def refuse(self) -> None:
+        self.refuses = True
 
     def stats(self) -> StreamStats:
         return dataclasses.replace(STATS, broken=self.broken)
@@ -134,7 +138,7 @@ class FakeEngine:
 
     def connect(self, _hv: object, setup: StreamSetup) -> FakeStream:
         if setup.capture and self.refuses_capture:
-            raise ConnectError(errno.EACCES, "its request ring (ring-ref) cannot be mapped")
+            raise ConnectError(errno.EACCES, "its request ring (ring-ref) cannot be used")
         self.setups.append(setup)
         self.streams.append(FakeStream(self))
         return self.streams[-1]

@@ -144,6 +144,7 @@ async def test_it_stays_in_state_2_long_enough_for_xl_to_see(
 @pytest.mark.parametrize("left", [INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED, "9", "x"])
 async def test_it_begins_anew_where_a_predecessor_was(scene: Scene, left: str) -> None:
     scene.store.nodes[f"{BACK}/state"] = left
+    scene.store.nodes[f"{FRONT}/feature-renegotiate"] = "1"
     scene.frontend(CONNECTED)
     async with scene.running():
         await scene.offers()
@@ -152,6 +153,48 @@ async def test_it_begins_anew_where_a_predecessor_was(scene: Scene, left: str) -
         assert scene.engine.setups == [], "the old rings are void"
         scene.frontend(INITIALISING)
         await scene.connect()
+
+
+async def test_it_goes_on_with_the_rings_of_a_predecessor(scene: Scene) -> None:
+    """Linux crashes when its card is taken away while players hold it: it must not notice."""
+    scene.store.nodes[f"{BACK}/state"] = CONNECTED
+    scene.frontend(CONNECTED)
+    async with scene.running():
+        await scene.stays(CONNECTED)
+        assert [setup.adopted for setup in scene.engine.setups] == [True, True]
+        assert scene.store.states == []
+        scene.frontend(INITIALISED)  # it began anew
+        await scene.reaches(INIT_WAIT)
+        await scene.reaches(CONNECTED)
+        assert [setup.adopted for setup in scene.engine.setups[2:]] == [False, False]
+
+
+async def test_it_closes_a_device_whose_rings_it_cannot_go_on_with(scene: Scene) -> None:
+    scene.engine.refuses_capture = True
+    scene.store.nodes[f"{BACK}/state"] = CONNECTED
+    scene.frontend(CONNECTED)
+    async with scene.running():
+        await scene.reaches(CLOSED)
+        assert scene.engine.streams == []
+        assert scene.store.states == [CLOSING, CLOSED]
+
+
+@pytest.mark.parametrize("left", [CLOSING, CLOSED])
+async def test_it_waits_until_a_frontend_told_to_let_go_has(scene: Scene, left: str) -> None:
+    scene.store.nodes[f"{BACK}/state"] = left
+    scene.frontend(CONNECTED)
+    async with scene.running():
+        await scene.reaches(CLOSED)
+        await scene.stays(CLOSED)
+        scene.frontend(INITIALISING)
+        await scene.connect()
+
+
+async def test_it_leaves_a_connected_frontend_to_the_next_backend(scene: Scene) -> None:
+    async with scene.running():
+        await scene.connect()
+    assert scene.state == CONNECTED
+    assert scene.engine.streams == []
 
 
 async def test_a_frontend_that_closes_is_shown_5_until_it_is_closed(scene: Scene) -> None:
@@ -230,6 +273,7 @@ async def test_a_broken_stream_closes_its_device_and_no_other(scene: Scene) -> N
 
 
 async def test_a_device_being_detached_goes_through_5_to_6(scene: Scene) -> None:
+    scene.store.nodes[f"{FRONT}/feature-renegotiate"] = "1"
     async with scene.running():
         await scene.connect()
         scene.store.put(f"{BACK}/online", "0")
@@ -240,6 +284,19 @@ async def test_a_device_being_detached_goes_through_5_to_6(scene: Scene) -> None
         scene.frontend(CLOSED)
         await scene.reaches(CLOSED)
         await scene.stays(CLOSED)
+
+
+async def test_players_end_before_a_card_is_taken_from_linux(scene: Scene) -> None:
+    async with scene.running():
+        await scene.connect()
+        streams = list(scene.engine.streams)
+        scene.store.put(f"{BACK}/online", "0")
+        scene.store.put(f"{BACK}/state", CLOSING)
+        await asyncio.sleep(0.02)
+        assert scene.engine.streams == streams, "their requests are answered"
+        assert all(stream.refuses for stream in streams)
+        await scene.reaches(CLOSED)
+        assert scene.engine.streams == []
 
 
 async def test_a_frontend_that_does_not_close_does_not_hold_up_a_detach(scene: Scene) -> None:
@@ -364,10 +421,11 @@ async def test_it_can_be_ended_in_any_state(scene: Scene, front: str) -> None:
         await scene.connect()
         scene.frontend(front)
         await asyncio.sleep(0.005)
-    assert scene.state == CLOSED
+    assert scene.state == (CONNECTED if front == CONNECTED else CLOSED)
 
 
 async def test_ending_waits_for_the_frontend_and_no_longer(scene: Scene) -> None:
+    scene.store.nodes[f"{FRONT}/feature-renegotiate"] = "1"
     async with scene.running() as device:
         await scene.connect()
         device.end()
