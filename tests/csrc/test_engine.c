@@ -1345,43 +1345,52 @@ static void remove_files(void)
 int main(void)
 {
     static void (*const tests[])(void) = {
-        plays_into_a_file_bit_for_bit, records_a_file_bit_for_bit,
-        the_null_route_plays_and_records_silence, a_frontend_without_an_event_page_is_served,
-        opening_again_goes_on_with_the_event_ids, queries_are_answered_with_the_narrowed_ranges,
+        plays_into_a_file_bit_for_bit,
+        records_a_file_bit_for_bit,
+        the_null_route_plays_and_records_silence,
+        a_frontend_without_an_event_page_is_served,
+        opening_again_goes_on_with_the_event_ids,
+        queries_are_answered_with_the_narrowed_ranges,
         responses_come_in_the_order_of_the_requests,
         a_position_that_found_the_page_full_is_sent_later,
-        close_waits_for_the_events_but_not_for_ever, close_plays_what_was_due,
-        an_engine_with_nothing_to_do_sleeps, floods_and_storms_are_slowed_down_and_survived,
-        a_throttled_guest_gets_every_answer, bad_requests_get_their_status_and_the_stream_lives_on,
-        impossible_directories_are_refused, an_impossible_index_breaks_the_stream_and_no_other,
+        close_waits_for_the_events_but_not_for_ever,
+        close_plays_what_was_due,
+        an_engine_with_nothing_to_do_sleeps,
+        floods_and_storms_are_slowed_down_and_survived,
+        a_throttled_guest_gets_every_answer,
+        bad_requests_get_their_status_and_the_stream_lives_on,
+        impossible_directories_are_refused,
+        an_impossible_index_breaks_the_stream_and_no_other,
         what_cannot_be_connected_leaves_nothing_behind,
-    a_stream_taken_over_is_not_open_and_can_be_opened_again, impossible_indices_are_not_taken_over,
-        a_stream_that_refuses_lets_its_players_end, an_open_that_blocks_delays_its_own_guest_only,
+        a_stream_taken_over_is_not_open_and_can_be_opened_again,
+        impossible_indices_are_not_taken_over,
+        a_stream_that_refuses_lets_its_players_end,
+        an_open_that_blocks_delays_its_own_guest_only,
         a_guest_that_goes_while_playing_leaves_nothing,
         a_guest_that_goes_while_a_job_runs_leaves_nothing,
-};
+    };
 
-alarm(240);
-if (!mkdtemp(dir)) {
-    perror(dir);
-    return 1;
-}
-hv = fake_hv_open();
-engine = xa_engine_new();
-if (!hv || !engine) {
-    perror("engine");
-    return 1;
-}
-for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
-    uint64_t began = xa_monotonic_ns();
+    alarm(240);
+    if (!mkdtemp(dir)) {
+        perror(dir);
+        return 1;
+    }
+    hv = fake_hv_open();
+    engine = xa_engine_new();
+    if (!hv || !engine) {
+        perror("engine");
+        return 1;
+    }
+    for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+        uint64_t began = xa_monotonic_ns();
 
-    tests[i]();
-    if (getenv("XA_TEST_VERBOSE"))
-        printf("test %u: %u ms\n", i, (unsigned) ((xa_monotonic_ns() - began) / 1000000));
-}
-CHECK_EQ(fake_open_things(), 0);
-xa_engine_free(engine);
-xa_hv_close(hv);
-remove_files();
-return check_result();
+        tests[i]();
+        if (getenv("XA_TEST_VERBOSE"))
+            printf("test %u: %u ms\n", i, (unsigned) ((xa_monotonic_ns() - began) / 1000000));
+    }
+    CHECK_EQ(fake_open_things(), 0);
+    xa_engine_free(engine);
+    xa_hv_close(hv);
+    remove_files();
+    return check_result();
 }
