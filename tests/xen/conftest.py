@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One boot for all scenarios, and what is known of it beside each failure."""
+"""One boot for all scenarios, and what is known of it beside each failure.
+
+Of several processes (pytest-xdist, whole files each) every one has a machine of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -40,6 +44,12 @@ def pytest_runtest_makereport() -> Generator[None, Any, None]:
         add("end of the serial log", dom0.machine.serial_end())
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name:<56} {value:>16}")
+
+
 @contextlib.contextmanager
 def booted_machine(machine: Machine, log: str) -> Iterator[Dom0]:
     """Boot Xen and dom0 while others of these tests rest; leaves the serial log in build/test."""
@@ -55,7 +65,8 @@ def booted_machine(machine: Machine, log: str) -> Iterator[Dom0]:
             if dom0 in _machines:
                 _machines.remove(dom0)
             machine.close()
-            serial = images.TREE / "build/test" / log
+            worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+            serial = images.TREE / "build/test" / f"{worker}{log}"
             serial.parent.mkdir(parents=True, exist_ok=True)
             serial.write_text("\n".join(machine.serial) + "\n")
 
@@ -93,6 +104,6 @@ def debian(dom0: Dom0, backend: Backend) -> Guest:
 
 
 @pytest.fixture
-def figures(capsys: pytest.CaptureFixture[str]) -> Figures:
+def figures(request: pytest.FixtureRequest) -> Figures:
     """Give what keeps figures."""
-    return Figures(capsys)
+    return Figures(request)

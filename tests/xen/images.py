@@ -16,6 +16,7 @@ import fcntl
 import gzip
 import hashlib
 import lzma
+import os
 import re
 import shutil
 import struct
@@ -79,18 +80,23 @@ def run(argv: Sequence[str | Path], cwd: Path | None = None) -> str:
 
 
 def make() -> Images:
-    """Make all images, and return where they are. ImageError."""
+    """Make all images, once for all processes of a test run. ImageError."""
     CACHE.mkdir(parents=True, exist_ok=True)
+    run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+    made_for = CACHE / "made-for"
     with _locked(CACHE / "lock"):
         packages = _packages()
         base = CACHE / _key(packages)
         if not base.exists():
             _make_base(base, packages)
-        for other in CACHE.glob("base-*"):
-            if other != base:
-                shutil.rmtree(other)
-        _make_initramfs(base)
-        _make_tree(base)
+        if not (run_id and made_for.exists() and made_for.read_text() == run_id):
+            made_for.unlink(missing_ok=True)
+            for other in CACHE.glob("base-*"):
+                if other != base:
+                    shutil.rmtree(other)
+            _make_initramfs(base)
+            _make_tree(base)
+            made_for.write_text(run_id)
     return Images(
         base / "xen", base / "vmlinux", CACHE / "initramfs", base / "root.ext2", CACHE / "tree.ext4"
     )
