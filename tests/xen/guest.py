@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from .domain.pattern import Pattern
-from .machine import LIMIT, Done, Job, Machine
+from .machine import KERNEL_OPTIONS, LIMIT, Done, Job, Machine
 
 Role = Literal["stock", "debian"]
 
@@ -45,6 +45,8 @@ class GuestConfig:
     """`stock`: the kernel's own sound driver and nothing of ours; `debian`: our code, no driver."""
     vsnd: Sequence[str] | None = tuple(CARD)
     """The lines of one card; None: the guest has no sound."""
+    cards: int = 1
+    """How many such cards it has."""
     memory: int = 192
     """MiB."""
     kind: Literal["pv", "pvh"] = "pv"
@@ -61,7 +63,7 @@ class GuestConfig:
             f'type = "{self.kind}"',
             f'kernel = "{boot}/vmlinux"',
             f'ramdisk = "{boot}/initramfs"',
-            f'extra = "console=hvc0 loglevel=6 role={self.role} {self.options}"',
+            f'extra = "{KERNEL_OPTIONS} role={self.role} {self.options}"',
             f"memory = {self.memory}",
             "vcpus = 1",
             f"disk = {disks}",
@@ -69,7 +71,7 @@ class GuestConfig:
             'on_reboot = "destroy"',
         ]
         if self.vsnd is not None:
-            lines.append(f"vsnd = [ {list(self.vsnd)} ]")
+            lines.append(f"vsnd = {[list(self.vsnd)] * self.cards}")
         return "\n".join(lines) + "\n"
 
 
