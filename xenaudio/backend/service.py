@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xenaudio.backend.device import Device
+from xenaudio.backend.driverdomain import Remover
 from xenaudio.backend.pace import GuestPace
 from xenaudio.backend.routes import Routes
 from xenaudio.backend.statslog import JsonStatsLog
@@ -48,6 +49,7 @@ class Service:
     _devices: dict[str, _Served] = field(default_factory=dict)
     _paces: dict[int, GuestPace] = field(default_factory=dict)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _remover: Remover | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises XenAudioError when XenStore is out of reach."""
@@ -68,7 +70,10 @@ class Service:
         loop.add_reader(self._engine.fd, self._engine_told)
         stats_task = asyncio.create_task(self._log_stats()) if self.stats_log else None
         try:
-            self._root = f"/local/domain/{await self._own_domid()}/backend/vsnd"
+            domid = await self._own_domid()
+            self._root = f"/local/domain/{domid}/backend/vsnd"
+            if domid != 0:
+                self._remover = Remover(self._store)
             token = await self._store.watch(self._root, self._noticed)
             await self._scan()
             log.info("serving %s through %s", self._root, self.hv.address)
@@ -85,6 +90,8 @@ class Service:
             if stats_task:
                 stats_task.cancel()
             await self._stop_devices()
+            if self._remover is not None:
+                await self._remover.stop()
             if lost.done():
                 lost.exception()  # seen: XenStore may be lost while stopping
             loop.remove_reader(self._engine.fd)
@@ -111,6 +118,8 @@ class Service:
         served.noticed = True
         if served.device is not None:
             served.device.wake()
+        if self._remover is not None:
+            self._remover.notice(directory)
 
     async def _scan(self) -> None:
         try:

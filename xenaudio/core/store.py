@@ -2,8 +2,8 @@
 """XenStore for asyncio: the C client (csrc/hv/store.h) on the running event loop.
 
 A request is sent when it is made; awaiting it waits for the reply. Requests made together share
-their round trips: `asyncio.gather(store.read(a), store.read(b))` takes one. (In a domain that is not
-xenstored's own each has its own: the kernel's device takes one request at a time.)
+their round trips: `asyncio.gather(store.read(a), store.read(b))` takes one. (Where xenstored is in
+another domain each has its own: the kernel's device takes one request at a time.)
 """
 
 from __future__ import annotations

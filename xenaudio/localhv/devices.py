@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 from contextlib import suppress
 
 from .store import Session, Store, domain_path, perms_of
@@ -149,10 +150,12 @@ class Toolstack:
     async def remove_device(self, domid: int, devid: int, timeout: float, force: bool) -> bool:
         """Asks the backend to close, waits for its state 6, and removes the nodes.
 
-        `force`: remove the frontend's nodes first, as when the domain is destroyed. False when the
-        backend did not reach 6; the nodes are gone all the same.
+        A backend outside domain 0 is to remove its own ones. `force`: remove the frontend's nodes
+        first, as when the domain is destroyed. False when the backend did not do its part; the
+        nodes are gone all the same.
         """
-        back = backend_path(self.backend_of(domid, devid), domid, devid)
+        backend = self.backend_of(domid, devid)
+        back = backend_path(backend, domid, devid)
         state = f"{back}/state"
         closed = True
         for forced in (True,) if force else (False, True):
@@ -170,6 +173,9 @@ class Toolstack:
             closed = now is None or await self._wait_state(state, CLOSED, timeout if watched else 0)
             if closed:
                 break
+        if closed and backend != 0:
+            watched = self._store.watched(back, self._session)
+            closed = await self._wait(back, lambda found: found is None, timeout if watched else 0)
         tx = self._session.transaction_start()
         for path in (frontend_path(domid, devid), libxl_path(domid, devid), back):
             self._clean_up(path, tx)
@@ -198,6 +204,13 @@ class Toolstack:
 
     async def _wait_state(self, path: str, wanted: str, timeout: float) -> bool:
         """Waits for a backend's state. One that is gone (not new) has reached 6, too."""
+        gone = wanted == CLOSED
+        return await self._wait(
+            path, lambda found: found == wanted or (gone and found is None), timeout
+        )
+
+    async def _wait(self, path: str, wanted: Callable[[str | None], bool], timeout: float) -> bool:
+        """Waits for what a node holds, None when there is none."""
         token = b"%d" % self._next_wait
         self._next_wait += 1
         event = self._waits[token] = asyncio.Event()
@@ -207,8 +220,7 @@ class Toolstack:
         try:
             while True:
                 event.clear()
-                state = self.read(path)
-                if state == wanted or (state is None and wanted == CLOSED):
+                if wanted(self.read(path)):
                     return True
                 left = deadline - loop.time()
                 if left <= 0:

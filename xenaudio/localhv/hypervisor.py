@@ -469,7 +469,8 @@ class LocalHypervisor:
             if not closed:
                 raise LocalHvError(
                     f"vsnd device {devid} of {domain.name} is removed by force: its backend did "
-                    f"not reach state 6 within {self.device_timeout:g} s"
+                    f"not reach state 6 within {self.device_timeout:g} s (or, being outside domain "
+                    "0, did not remove its nodes then)"
                 )
 
     # Faults, and what there is.

@@ -33,3 +33,27 @@ def test_a_restarted_sound_domain_takes_over_more_guests_than_it_may_have_transa
     wait_until(ready, "every device is offered anew")
     assert "tried again" not in again.log()
     again.stop()
+
+
+def test_a_card_is_detached_from_a_sound_domain_and_attached_again(machine: Machine) -> None:
+    sound = machine.create("sound", None)
+    backend = machine.serve("--output", "null", hv=sound.socket)
+    guest = machine.create("guest", CARD)
+    device = f"/local/domain/{sound.domid}/backend/vsnd/{guest.domid}/0"
+    machine.detach("guest", 0)  # waits until the backend has removed its nodes, as xl does
+    assert machine.attach("guest", CARD) == [0]
+    assert machine.xenstore("xenstore-read", f"{device}/state").strip() == "2"
+    backend.stop()
+
+
+def test_a_device_that_ended_while_no_backend_ran_is_removed_by_the_next(machine: Machine) -> None:
+    sound = machine.create("sound", None)
+    backend = machine.serve("--output", "null", hv=sound.socket)
+    guest = machine.create("guest", CARD)
+    device = f"/local/domain/{sound.domid}/backend/vsnd/{guest.domid}/0"
+    backend.stop()
+    machine.xenstore("xenstore-write", f"{device}/online", "0", f"{device}/state", "6")
+    again = backend.restarted()
+    listed = f"/local/domain/{sound.domid}/backend/vsnd/{guest.domid}"
+    wait_until(lambda: not machine.xenstore("xenstore-list", listed).split(), "it is removed")
+    again.stop()
