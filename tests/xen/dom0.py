@@ -63,15 +63,19 @@ class Backend:
                 raise MachineError(f"the backend's log does not say {text!r}:\n{self.log()}")
             time.sleep(0.2)
 
+    def ended(self) -> Done:
+        """Wait until it has ended."""
+        return self._job.wait(20.0)
+
     def stop(self) -> Done:
         """Ask it to end, and wait until it has."""
         self._job.signal(signal.SIGTERM)
-        return self._job.wait(20.0)
+        return self.ended()
 
     def kill(self) -> None:
         """Kill it, without a chance to clean up."""
         self._job.signal(signal.SIGKILL)
-        self._job.wait(20.0)
+        self.ended()
 
 
 class Dom0:
@@ -128,6 +132,11 @@ class Dom0:
             return self.start_backend()
         return self._backend
 
+    def stop_backend(self) -> None:
+        """Stop the backend, if one runs; `backend` starts it again."""
+        if self._backend is not None and self._backend.running:
+            self._backend.stop()
+
     def offer(self, pattern: Pattern) -> None:
         """Have the guests record this pattern, and silence after it, from now on."""
         self.run(f"python3 /harness/pattern.py wav {pattern} >{RECORDED}")
@@ -171,16 +180,27 @@ class Dom0:
                 guest.await_card()
         return guest
 
+    def adopt(self, config: GuestConfig, creating: Job, limit: float = 90.0) -> Guest:
+        """Return a guest that a job creates, once commands can be run in it."""
+        end = time.monotonic() + limit
+        while (found := self.machine.run(f"xl domid {config.name}")).exit != 0:
+            if not creating.running or time.monotonic() > end:
+                raise MachineError(f"nobody creates {config.name}: {creating.wait(1.0)}")
+            time.sleep(0.5)
+        guest = self._guests[int(found.out)] = Guest(self.machine, config, int(found.out))
+        guest.await_agent()
+        return guest
+
     def destroy(self, guest: Guest) -> None:
         """Destroy a guest, and wait until nothing of it is left."""
         self.run(f"xl destroy {guest.domid}")
         self.await_gone(guest)
 
-    def save(self, guest: Guest) -> None:
-        """Save a guest, which is gone then."""
+    def save(self, guest: Guest, *, after: str = "true") -> None:
+        """Save a guest, which is gone then, once a script in dom0 has ended."""
         # Through a pipe: the shared folder takes no pages of another domain's.
         self.run(
-            "mkfifo /run/saving && { cat /run/saving >/host/" + f"{guest.name}.saved & }} &&"
+            f"{after} && mkfifo /run/saving && {{ cat /run/saving >/host/{guest.name}.saved & }} &&"
             f" xl save {guest.domid} /run/saving && wait && rm /run/saving",
             limit=120.0,
         )
@@ -250,6 +270,14 @@ class Dom0:
         ).out.splitlines()
         mappings, handles, channels, *nodes = answer
         return Holding(int(mappings), int(handles), int(channels), tuple(nodes))
+
+    def left_of(self, guest: Guest) -> str:
+        """Return dom0's event channels that are a guest's, and nodes in its name, a line each."""
+        return self.machine.run(
+            f"/usr/lib/xen-[0-9]*/bin/lsevtchn 0 | grep -wi 'domain {guest.domid}';"
+            f" xenstore-ls -f /local/domain/0/backend | grep '^[^=]*/{guest.domid}[/ ]';"
+            f" xenstore-ls -f /local/domain/{guest.domid} 2>/dev/null"
+        ).out
 
     def logs(self) -> str:
         """Return the ends of the backend's, the toolstack's and the guests' logs."""

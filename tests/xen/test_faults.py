@@ -11,42 +11,67 @@ from .dom0 import Backend, Dom0
 from .domain.pattern import Pattern
 from .guest import Guest, GuestConfig
 from .machine import CommandFailed
-from .test_lifecycle import await_sound, play
+from .test_lifecycle import LONG, await_nothing_left, plays_bit_exact, while_heard
 from .test_ours import assert_continued
 
 PERIOD = 2400
 """Frames that aplay writes at once."""
 
 
-def plays_bit_exact(dom0: Dom0, guest: Guest, seed: int) -> None:
-    """Play a second of noise, and find it whole."""
-    pattern = Pattern(frames=48000, seed=seed)
-    play(guest, pattern).done()
-    dom0.check(pattern, dom0.played(guest))
+@pytest.mark.parametrize("how", ["KILL", "TERM"])
+def test_restarted_backend_serves_a_stock_guest_that_was_playing(
+    dom0: Dom0, backend: Backend, stock: Guest, how: str
+) -> None:
+    """Its player ends with an error, its card stays, and plays."""
+    dom0.forget_played(stock)
+    playing = stock.aplay(LONG)
+    while_heard(dom0, {stock: playing}, f"kill -{how} $(cat /run/xenaudio.pid)")
+    backend.ended()
+    again = dom0.start_backend()
+    again.await_log(f"{stock} vsnd 0: connected")
+    assert playing.wait().exit != 0
+    stock.await_card()
+    plays_bit_exact(dom0, stock, 42)
+    assert "BUG" not in stock.run("dmesg").out
 
 
-def test_restarted_backend_serves_a_stock_guest_again(
+def test_restarted_backend_serves_a_stock_guest_that_was_silent(
     dom0: Dom0, backend: Backend, stock: Guest
 ) -> None:
-    # Its card is not in use: where a player holds it, Linux 6.1 frees what the player still uses.
-    plays_bit_exact(dom0, stock, 42)
+    plays_bit_exact(dom0, stock, 43)
     backend.kill()
     again = dom0.start_backend()
     again.await_log(f"{stock} vsnd 0: connected")
     stock.await_card()
-    plays_bit_exact(dom0, stock, 43)
+    plays_bit_exact(dom0, stock, 44)
 
 
 def test_stock_guest_goes_on_after_it_was_paused(dom0: Dom0, stock: Guest) -> None:
-    pattern = Pattern(frames=6 * 48000, seed=49)
+    pattern = Pattern(frames=5 * 48000, seed=49)
     dom0.forget_played(stock)
-    playing = stock.aplay(pattern)
-    await_sound(dom0, stock, playing)
-    dom0.run(f"xl pause {stock.domid}; sleep 5; xl unpause {stock.domid}")
+    playing = stock.aplay(pattern, period=PERIOD)
+    pause = f"xl pause {stock.domid} && sleep 5 && xl unpause {stock.domid}"
+    while_heard(dom0, {stock: playing}, pause)
     playing.done()
     # The samples of a write that is under way when ALSA finds the underrun have been sent, but the
     # player is told that they were not taken, and writes them again: a period, as aplay does.
     assert_continued(pattern, dom0.pieces(pattern, stock), again=PERIOD)
+
+
+def test_stock_guest_is_saved_and_restored(dom0: Dom0, backend: Backend, stock: Guest) -> None:
+    """While it is silent: Linux 6.1 begins anew with its card, and frees what a player holds."""
+    before = dom0.holding()
+    saved = stock.domid
+    plays_bit_exact(dom0, stock, 54)
+    dom0.save(stock)
+    await_nothing_left(dom0, stock)
+    dom0.restore(stock)
+    assert stock.domid != saved
+    backend.await_log(f"{stock} vsnd 0: connected")
+    stock.await_card()
+    plays_bit_exact(dom0, stock, 55)
+    held = dom0.holding()
+    assert (held.mappings, held.handles) == (before.mappings, before.handles)
 
 
 @pytest.fixture

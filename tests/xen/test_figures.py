@@ -11,9 +11,9 @@ import json
 import re
 
 from .dom0 import Backend, Dom0
-from .domain.pattern import Pattern
 from .figures import Figures
 from .guest import Guest
+from .test_lifecycle import LONG, await_sound
 
 SECONDS = 10
 PERIOD = 2400
@@ -34,14 +34,16 @@ def test_cost_of_a_stock_guests_play(
     writer that has filled its period finds a frame of room and fills this too, by a request of its
     own, before it waits: the guest's interrupts show one answer and more to each event.
     """
-    playing = stock.aplay(Pattern(frames=(SECONDS + 4) * 48000, seed=51), period=PERIOD)
-    dom0.run("sleep 1")
+    dom0.forget_played(stock)
+    playing = stock.aplay(LONG, period=PERIOD)
+    await_sound(dom0, stock, playing)
     interrupts = "cat /proc/interrupts"
     counting = stock.start(f"{interrupts}; sleep {SECONDS}; echo {LATER}; {interrupts}")
     cost = json.loads(dom0.run(f"python3 /harness/cost.py {backend.pid} {SECONDS}").out)
     counted = interrupts_of(counting.done().out)
     assert playing.running, "it ended before it was measured"
-    playing.done()
+    playing.signal()
+    playing.wait()
     for thread in cost["threads"]:
         assert thread["cpu_s"] >= 0
     cpu = sum(thread["cpu_s"] for thread in cost["threads"])
