@@ -78,13 +78,13 @@ def closure(roots: Iterable[str], files: Files) -> list[str]:
     What else they include is public, of libpulse's or the system's.
     """
     found: set[str] = set()
-    waiting = [(root, "the tree's modules") for root in sorted(roots)]
+    waiting = [(root, "a module") for root in sorted(roots)]
     while waiting:
         name, by = waiting.pop()
         if name in found:
             continue
         if HEADERS + name not in files:
-            raise DistError(f"{by} include {name}, which this PulseAudio's source has not")
+            raise DistError(f"{by} includes {name}, which is not in this PulseAudio's source")
         found.add(name)
         for other, quoted in included(files[HEADERS + name].text):
             beside = posixpath.normpath(posixpath.join(posixpath.dirname(name), other))

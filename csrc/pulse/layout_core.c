@@ -24,6 +24,7 @@ void xa_layout_check_core(pa_core *core, pa_mainloop_api *mainloop)
     XA_MEMBER(pa_core, modules, xa_layout_allocated(core->modules) != 0);
     XA_MEMBER(pa_core, sinks, xa_layout_allocated(core->sinks) != 0);
     XA_MEMBER(pa_core, sources, xa_layout_allocated(core->sources) != 0);
+    XA_MEMBER(pa_core, clients, xa_layout_allocated(core->clients) != 0);
     XA_MEMBER(pa_core, cards, xa_layout_allocated(core->cards) != 0);
     XA_MEMBER(pa_core, mempool, xa_layout_allocated(core->mempool) != 0);
     XA_MEMBER(pa_core, shared, xa_layout_allocated(core->shared) != 0);

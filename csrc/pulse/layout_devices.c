@@ -51,7 +51,9 @@ static struct {
     const void *main_state, *io_state, *latency_changed, *rewind;
     int state;
     pa_suspend_cause_t cause;
-    bool reconfigured, asked_latency;
+    bool reconfigured;
+    /* Set while the main thread waits for the latency: the next message must ask for it. */
+    bool asked_latency;
 } seen;
 
 static void *io_thread(void *unused)
@@ -172,17 +174,16 @@ static int sink_message(pa_msgobject *object, int code, void *data, int64_t offs
 {
     pa_sink *s = PA_SINK(object);
 
-    switch (code) {
-    case PA_SINK_MESSAGE_GET_LATENCY:
-        seen.asked_latency = true;
+    if (seen.asked_latency) {
+        XA_MEANING("PA_SINK_MESSAGE_GET_LATENCY", code == PA_SINK_MESSAGE_GET_LATENCY);
         *(int64_t *) data = LATENCY;
         return 0;
-    case SINK_LOOK:
+    }
+    if (code == SINK_LOOK) {
         look_at_sink(s);
         return 0;
-    default:
-        return pa_sink_process_msg(object, code, data, offset, chunk);
     }
+    return pa_sink_process_msg(object, code, data, offset, chunk);
 }
 
 void xa_layout_check_sink(pa_core *core, pa_module *module)
@@ -258,8 +259,9 @@ void xa_layout_check_sink(pa_core *core, pa_module *module)
     XA_MEMBER(pa_sink, real_volume, pa_cvolume_equal(&s->real_volume, &s->reference_volume));
     XA_MEANING("pa_sink.muted", pa_sink_get_mute(s, false) == s->muted && !s->muted);
 
-    XA_MEANING("PA_SINK_MESSAGE_GET_LATENCY",
-               pa_sink_get_latency(s) == LATENCY && seen.asked_latency);
+    seen.asked_latency = true;
+    XA_MEANING("pa_sink_get_latency", pa_sink_get_latency(s) == LATENCY);
+    seen.asked_latency = false;
     pa_asyncmsgq_send(io.mq.inq, PA_MSGOBJECT(s), SINK_LOOK, NULL, 0, NULL);
 
     pa_sink_suspend(s, true, SUSPEND_CAUSE);
@@ -333,17 +335,16 @@ static int source_message(pa_msgobject *object, int code, void *data, int64_t of
 {
     pa_source *s = PA_SOURCE(object);
 
-    switch (code) {
-    case PA_SOURCE_MESSAGE_GET_LATENCY:
-        seen.asked_latency = true;
+    if (seen.asked_latency) {
+        XA_MEANING("PA_SOURCE_MESSAGE_GET_LATENCY", code == PA_SOURCE_MESSAGE_GET_LATENCY);
         *(int64_t *) data = LATENCY;
         return 0;
-    case SOURCE_LOOK:
+    }
+    if (code == SOURCE_LOOK) {
         look_at_source(s);
         return 0;
-    default:
-        return pa_source_process_msg(object, code, data, offset, chunk);
     }
+    return pa_source_process_msg(object, code, data, offset, chunk);
 }
 
 void xa_layout_check_source(pa_core *core, pa_module *module)
@@ -414,8 +415,9 @@ void xa_layout_check_source(pa_core *core, pa_module *module)
     XA_MEMBER(pa_source, real_volume, pa_cvolume_equal(&s->real_volume, &s->reference_volume));
     XA_MEANING("pa_source.muted", pa_source_get_mute(s, false) == s->muted && !s->muted);
 
-    XA_MEANING("PA_SOURCE_MESSAGE_GET_LATENCY",
-               pa_source_get_latency(s) == LATENCY && seen.asked_latency);
+    seen.asked_latency = true;
+    XA_MEANING("pa_source_get_latency", pa_source_get_latency(s) == LATENCY);
+    seen.asked_latency = false;
     pa_asyncmsgq_send(io.mq.inq, PA_MSGOBJECT(s), SOURCE_LOOK, NULL, 0, NULL);
 
     pa_source_suspend(s, true, SUSPEND_CAUSE);
