@@ -99,6 +99,7 @@ struct xa_card {
     uint64_t not_before_us; /* of a new negotiation */
     bool busy;              /* a request to the store is under way */
     bool store_broken;      /* it refused one: the connection is to begin anew */
+    int watch_error;        /* it refused a watch: likewise */
     bool config_refused;    /* not looked at again before a watch fires */
     bool look_device, look_config, look_backend;
     bool want_close, want_reconnect;
@@ -236,10 +237,21 @@ static int state_of(const char *data)
 
 static void watched(void *user, int error, const char *data, size_t length)
 {
-    (void) user;
-    (void) error;
+    struct xa_card *card = user;
+
     (void) data;
     (void) length;
+    if (error < 0)
+        card->watch_error = error;
+}
+
+/* Without its watches a card would wait for ever for what it is not told. */
+static void watch(struct xa_card *card, const char *path, const char *token)
+{
+    int error = xa_store_watch(card->store, path, token, watched, card);
+
+    if (error < 0)
+        card->watch_error = error;
 }
 
 static void device_read(struct xa_card *card, uint16_t backend_id)
@@ -258,7 +270,7 @@ static void device_read(struct xa_card *card, uint16_t backend_id)
         memcpy(card->backend, card->read_backend, sizeof(card->backend));
         card->backend_id = backend_id;
         snprintf(path, sizeof(path), "%s/state", card->backend);
-        (void) xa_store_watch(card->store, path, TOKEN_BACKEND, watched, card);
+        watch(card, path, TOKEN_BACKEND);
     }
     abandon_streams(card);
     set_state(card, XA_CARD_STARTING, card->own < 0 ? 0 : -ECONNRESET, "%s",
@@ -1070,6 +1082,7 @@ static void drop_store(struct xa_card *card)
     card->fds_serial++;
     card->busy = false;
     card->store_broken = false;
+    card->watch_error = 0;
     free(card->reader);
     card->reader = NULL;
 }
@@ -1099,18 +1112,18 @@ static void connect_store(struct xa_card *card)
     card->look_config = card->look_backend = false;
     card->config_refused = false;
     restart(card);
-    (void) xa_store_watch(card->store, card->base, TOKEN_DEVICE, watched, card);
+    watch(card, card->base, TOKEN_DEVICE);
 }
 
-static void store_lost(struct xa_card *card, int error)
+static void store_lost(struct xa_card *card, int error, const char *what)
 {
     drop_store(card);
     release_streams(card);
     card->phase = PHASE_START;
     card->own = -1;
     card->deadline_us = UINT64_MAX;
-    set_state(card, card->want_close ? XA_CARD_CLOSED : XA_CARD_ABSENT, error,
-              "the connection to the store was lost: %s", strerror(-error));
+    set_state(card, card->want_close ? XA_CARD_CLOSED : XA_CARD_ABSENT, error, "%s: %s", what,
+              strerror(-error));
 }
 
 /* ---- For the owner ---- */
@@ -1237,7 +1250,7 @@ uint64_t xa_card_deadline(const struct xa_card *card)
 {
     uint64_t deadline = card->deadline_us;
 
-    if (card->store_broken || wants_decision(card))
+    if (card->store_broken || card->watch_error != 0 || wants_decision(card))
         return 0;
     if (!card->store)
         return card->state == XA_CARD_CLOSED ? UINT64_MAX : card->store_retry_us;
@@ -1309,9 +1322,11 @@ void xa_card_process(struct xa_card *card, uint64_t now_us)
     if (card->store && is_ready(polls, count, xa_store_fd(card->store))) {
         error = xa_store_process(card->store);
         if (error < 0)
-            store_lost(card, error);
+            store_lost(card, error, "the connection to the store was lost");
     }
     advance(card);
     if (card->store_broken)
-        store_lost(card, -EPIPE);
+        store_lost(card, -EPIPE, "the connection to the store was lost");
+    else if (card->watch_error != 0)
+        store_lost(card, card->watch_error, "the store refused a watch");
 }

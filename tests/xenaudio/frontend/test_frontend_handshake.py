@@ -15,6 +15,7 @@ from xenaudio.backend.cardconfig import DEFAULT_RATES
 from xenaudio.cli.streamclient import ClientError, check_allowed
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.frontend import CardNotReadyError, CardState, StreamState
+from xenaudio.core.store import Store
 
 
 def test_configuration_is_inherited_and_redefined(scene: Callable[..., None]) -> None:
@@ -340,5 +341,21 @@ def test_a_restored_guest_negotiates_with_its_new_domid(
         )
         await s.back.streams["0/0"].accept_open()
         await opening
+
+    scene(test)
+
+
+def test_a_card_that_may_not_watch_says_so_and_tries_again(scene: Callable[..., None]) -> None:
+    async def test(s: Setting) -> None:
+        others = await Store.open(s.hv)
+        watches = [others.watch(f"data/{number}", lambda _: None) for number in range(200)]
+        refused = await asyncio.gather(*watches, return_exceptions=True)
+        assert {e.errno for e in refused if isinstance(e, XenAudioError)} == {errno.E2BIG}
+        await s.card.__aenter__()
+        await until(lambda: "refused a watch" in s.card.reason, "it says so")
+        assert s.card.state is CardState.ABSENT
+        others.close()
+        await s.back.connect("0/0")
+        await s.card.connected(10)
 
     scene(test)
