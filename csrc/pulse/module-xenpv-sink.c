@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * module-xenpv-sink: a playback stream of a Xen guest's sound card as a PulseAudio sink.
+ *
+ * Paced by the positions that the backend reports: whenever a period was heard, the buffer is
+ * filled up again to the latency that the clients ask for. While no backend plays, the sink goes on
+ * by the clock, and what its clients play meanwhile is gone: nothing is ever played late.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <pulse/proplist.h>
+#include <pulse/rtclock.h>
+#include <pulse/timeval.h>
+#include <pulse/xmalloc.h>
+#include <pulsecore/core-util.h>
+#include <pulsecore/log.h>
+#include <pulsecore/macro.h>
+#include <pulsecore/memblock.h>
+#include <pulsecore/modargs.h>
+#include <pulsecore/module.h>
+#include <pulsecore/sink.h>
+
+#include "card-formats.h"
+#include "card-thread.h"
+#include "sndif/xen.h"
+#include "stream-open.h"
+
+PA_MODULE_AUTHOR("xenaudio");
+PA_MODULE_DESCRIPTION("Sink on a Xen guest's paravirtual sound card");
+PA_MODULE_VERSION(PACKAGE_VERSION);
+PA_MODULE_LOAD_ONCE(false);
+PA_MODULE_USAGE("sink_name=<name for the sink> "
+                "sink_properties=<properties for the sink> "
+                "device=<number of the card, 0 is the first> "
+                "pcm=<PCM device of the card> "
+                "stream=<stream of the PCM device> "
+                "format=<sample format> "
+                "rate=<sample rate> "
+                "channels=<number of channels> "
+                "channel_map=<channel map> "
+                "latency_msec=<the longest latency, and the buffer's size> "
+                "hypervisor=<xen, or the socket of a domain of the stand-in>");
+
+static const char *const valid_modargs[] = {
+    "sink_name", "sink_properties", "device",      "pcm",          "stream",     "format",
+    "rate",      "channels",        "channel_map", "latency_msec", "hypervisor", NULL,
+};
+
+/* How long clients wait, from a standstill, for a stream that is being opened. */
+#define PATIENCE_US UINT64_C(500000)
+/* What a position may be late before the sink goes on without. */
+#define LATE_US UINT64_C(80000)
+/* Rendered in one go while no backend plays. */
+#define CLOCKED_BLOCK_US UINT64_C(20000)
+/* A clock that is further behind has stood still, as the whole guest does when it is paused. */
+#define CLOCK_LOST_US UINT64_C(1000000)
+
+enum phase {
+    PHASE_ASLEEP,  /* suspended: nothing is open */
+    PHASE_WAITING, /* for the stream, before the first sound or between two geometries */
+    PHASE_CLOCKED, /* no backend plays: by the clock */
+    PHASE_PLAYING,
+};
+
+struct userdata {
+    pa_core *core;
+    pa_module *module;
+    pa_sink *sink;
+    struct xa_pulse_card *card;
+    struct xa_pulse_client client;
+
+    /* The card's thread's alone, from here. */
+    struct xa_pulse_stream stream;
+    enum phase phase;
+    pa_usec_t latency; /* that clients want */
+    pa_memchunk rest;  /* rendered, and not taken by the stream yet */
+    bool moved;        /* there is a new position */
+    bool broken;       /* the stream refused something: open it anew */
+    bool reopening;    /* when what was written is heard, with another geometry */
+    uint64_t wait_until_us;
+    uint64_t clock_us;    /* rendered, and by the clock heard, until then */
+    uint64_t started_us;  /* when START was sent */
+    uint64_t sound_until; /* octets since OPEN: what came from a client ends before */
+};
+
+static void drop_rest(struct userdata *u)
+{
+    if (u->rest.memblock)
+        pa_memblock_unref(u->rest.memblock);
+    pa_memchunk_reset(&u->rest);
+}
+
+static void answer_rewind(struct userdata *u)
+{
+    if (PA_UNLIKELY(u->sink->thread_info.rewind_requested) &&
+        PA_SINK_IS_LINKED(u->sink->thread_info.state))
+        pa_sink_process_rewind(u->sink, 0);
+}
+
+/* When the last position arrived. */
+static uint64_t last_position_us(const struct userdata *u, const struct xa_stream *front)
+{
+    uint64_t at = 0;
+
+    (void) xa_stream_position(front, &at);
+    return PA_MAX(at, u->started_us);
+}
+
+/* Between what is rendered and the ear. What was heard since the last position is reckoned. */
+static uint64_t stream_latency(const struct userdata *u, const struct xa_stream *front,
+                               uint64_t now)
+{
+    int64_t frames = xa_stream_latency(front) + (int64_t) (u->rest.length / u->stream.frame);
+    uint64_t passed = now - PA_MIN(now, last_position_us(u, front));
+    uint64_t latency = xa_pulse_us(&u->stream, frames > 0 ? (uint64_t) frames : 0);
+
+    passed = PA_MIN(passed, xa_pulse_us(&u->stream, u->stream.period_frames));
+    return latency > passed ? latency - passed : 0;
+}
+
+static uint64_t sink_latency(const struct userdata *u, uint64_t now)
+{
+    struct xa_stream *front;
+
+    if (u->phase == PHASE_CLOCKED)
+        return u->clock_us > now ? u->clock_us - now : 0;
+    front = u->phase == PHASE_PLAYING ? xa_pulse_stream_front(&u->stream) : NULL;
+    return front ? stream_latency(u, front, now) : 0;
+}
+
+/* Hands `rest` to the stream: whether all of it was taken. */
+static bool write_rest(struct userdata *u, struct xa_stream *front)
+{
+    const uint8_t *data;
+    int64_t taken;
+
+    if (u->rest.length == 0)
+        return true;
+    data = pa_memblock_acquire_chunk(&u->rest);
+    taken = xa_stream_write(front, data, (uint32_t) u->rest.length);
+    pa_memblock_release(u->rest.memblock);
+    if (taken < 0) {
+        u->broken = true;
+        return false;
+    }
+    u->rest.index += (size_t) taken;
+    u->rest.length -= (size_t) taken;
+    if (u->rest.length > 0)
+        return false;
+    drop_rest(u);
+    return true;
+}
+
+/* Fills the stream's buffer up to the latency wanted. */
+static void fill(struct userdata *u, struct xa_stream *front)
+{
+    uint64_t target = PA_MIN(xa_pulse_frames(&u->stream, u->latency), u->stream.buffer_frames);
+    size_t most =
+        pa_frame_align(pa_mempool_block_size_max(u->core->mempool), &u->sink->sample_spec);
+
+    while (write_rest(u, front)) {
+        int64_t there = PA_MAX(xa_stream_latency(front), 0);
+        uint64_t octets;
+
+        if (there >= (int64_t) target)
+            return;
+        octets = (target - (uint64_t) there) * u->stream.frame;
+        octets = PA_MIN(octets, PA_MIN(most, xa_stream_room(front)));
+        if (octets == 0)
+            return;
+        answer_rewind(u);
+        pa_sink_render_full(u->sink, (size_t) octets, &u->rest);
+        if (u->sink->thread_info.state == PA_SINK_RUNNING)
+            u->sound_until = xa_stream_transferred(front) + octets;
+    }
+}
+
+/* Renders by the clock, for nobody. */
+static uint64_t render_clocked(struct userdata *u, uint64_t now)
+{
+    uint64_t block = PA_MIN(u->latency, CLOCKED_BLOCK_US);
+    size_t octets =
+        PA_MAX(pa_usec_to_bytes(block, &u->sink->sample_spec), (size_t) u->stream.frame);
+
+    if (now > u->clock_us + CLOCK_LOST_US)
+        u->clock_us = now;
+    while (u->clock_us <= now) {
+        pa_memchunk chunk;
+
+        answer_rewind(u);
+        pa_sink_render(u->sink, octets, &chunk);
+        pa_memblock_unref(chunk.memblock);
+        u->clock_us += pa_bytes_to_usec(chunk.length, &u->sink->sample_spec);
+    }
+    return u->clock_us;
+}
+
+static void go_clocked(struct userdata *u, uint64_t now)
+{
+    /* Clients were asked for what would be heard until then. */
+    u->clock_us = now + sink_latency(u, now);
+    u->phase = PHASE_CLOCKED;
+    u->reopening = false;
+    drop_rest(u);
+}
+
+static void start(struct userdata *u, struct xa_stream *front, uint64_t now)
+{
+    drop_rest(u);
+    u->phase = PHASE_PLAYING;
+    u->moved = u->broken = u->reopening = false;
+    u->sound_until = 0;
+    u->started_us = now;
+    fill(u, front);
+    if (xa_stream_trigger(front, XENSND_OP_TRIGGER_START) < 0)
+        u->broken = true;
+}
+
+/* Whether the geometry does not suit the latency wanted any more. */
+static bool unsuitable(const struct userdata *u)
+{
+    uint64_t wanted = xa_pulse_frames(&u->stream, u->latency);
+
+    /* A buffer that is too large costs nothing but wake-ups that are too few; one that is too small
+     * is made larger while no client would hear it. */
+    return 2 * wanted < 3 * (uint64_t) u->stream.period_frames ||
+           (u->sink->thread_info.state == PA_SINK_IDLE &&
+            wanted > 2 * (uint64_t) u->stream.buffer_frames);
+}
+
+/* When a stream is taken for silent that told of no position since. */
+static uint64_t silent_at(const struct userdata *u, const struct xa_stream *front)
+{
+    return last_position_us(u, front) + LATE_US + xa_pulse_us(&u->stream, u->stream.period_frames);
+}
+
+/* The stream is open and started. Returns the next deadline. */
+static uint64_t play(struct userdata *u, struct xa_stream *front, uint64_t now)
+{
+    uint64_t deadline = UINT64_MAX;
+
+    if (u->broken || now >= silent_at(u, front)) {
+        pa_log_info("%s: the backend %s", u->sink->name,
+                    u->broken ? "refuses what it took before" : "tells of no position");
+        go_clocked(u, now);
+        u->broken = false;
+        xa_pulse_stream_close(&u->stream, now, &deadline);
+        return PA_MIN(deadline, render_clocked(u, now));
+    }
+    if (!u->reopening && unsuitable(u))
+        u->reopening = true;
+    if (u->reopening) {
+        if (xa_stream_heard(front) >= u->sound_until) {
+            u->phase = PHASE_WAITING;
+            u->wait_until_us = now + PATIENCE_US;
+            u->reopening = false;
+            drop_rest(u);
+            xa_pulse_stream_close(&u->stream, now, &deadline);
+            return PA_MIN(deadline, u->wait_until_us);
+        }
+        (void) write_rest(u, front);
+    } else if (u->moved) {
+        u->moved = false;
+        fill(u, front);
+    }
+    return silent_at(u, front);
+}
+
+static uint64_t run_sink(struct xa_pulse_client *client, uint64_t now)
+{
+    struct userdata *u = client->user;
+    uint64_t deadline = UINT64_MAX;
+    enum xa_pulse_status status;
+    struct xa_stream *front;
+
+    answer_rewind(u);
+    if (!PA_SINK_IS_OPENED(u->sink->thread_info.state)) {
+        u->phase = PHASE_ASLEEP;
+        u->reopening = false;
+        drop_rest(u);
+        xa_pulse_stream_close(&u->stream, now, &deadline);
+        return deadline;
+    }
+    if (u->phase == PHASE_ASLEEP) {
+        u->phase = PHASE_WAITING;
+        u->wait_until_us = now + PATIENCE_US;
+    }
+    status = xa_pulse_stream_strive(&u->stream, u->latency, now, &deadline);
+    front = xa_pulse_stream_front(&u->stream);
+    if (u->phase == PHASE_PLAYING && status != XA_PULSE_OPEN)
+        go_clocked(u, now);
+    else if (u->phase != PHASE_PLAYING && status == XA_PULSE_OPEN)
+        start(u, front, now);
+    if (u->phase == PHASE_WAITING && (status == XA_PULSE_NEVER || now >= u->wait_until_us)) {
+        u->phase = PHASE_CLOCKED;
+        u->clock_us = now;
+    }
+    switch (u->phase) {
+    case PHASE_PLAYING:
+        return PA_MIN(deadline, play(u, front, now));
+    case PHASE_CLOCKED:
+        return PA_MIN(deadline, render_clocked(u, now));
+    default:
+        return PA_MIN(deadline, u->wait_until_us);
+    }
+}
+
+static void on_stream(struct xa_pulse_client *client, struct xa_stream *stream,
+                      enum xa_stream_event event, int error)
+{
+    struct userdata *u = client->user;
+
+    if (stream != xa_pulse_stream_front(&u->stream))
+        return;
+    xa_pulse_stream_event(&u->stream, event, error);
+    if (event == XA_EVENT_POSITION)
+        u->moved = true;
+    else if (event == XA_EVENT_FAILED || (event == XA_EVENT_TRIGGERED && error < 0))
+        u->broken = true;
+}
+
+static void on_card(struct xa_pulse_client *client)
+{
+    struct userdata *u = client->user;
+
+    xa_pulse_stream_card(&u->stream);
+}
+
+/* ---- What PulseAudio calls on the card's thread ---- */
+
+static int process_message(pa_msgobject *object, int code, void *data, int64_t offset,
+                           pa_memchunk *chunk)
+{
+    struct userdata *u = PA_SINK(object)->userdata;
+
+    if (code == PA_SINK_MESSAGE_GET_LATENCY) {
+        *(int64_t *) data = (int64_t) sink_latency(u, pa_rtclock_now());
+        return 0;
+    }
+    return pa_sink_process_msg(object, code, data, offset, chunk);
+}
+
+static void update_latency(pa_sink *sink)
+{
+    struct userdata *u = sink->userdata;
+
+    u->latency = pa_sink_get_requested_latency_within_thread(sink);
+    if (u->latency == (pa_usec_t) -1)
+        u->latency = sink->thread_info.max_latency;
+    pa_sink_set_max_request_within_thread(sink, pa_usec_to_bytes(u->latency, &sink->sample_spec));
+}
+
+/* ---- On the main thread ---- */
+
+static int read_arguments(pa_modargs *arguments, uint32_t *device, struct xa_pulse_address *address)
+{
+    static const char *const names[] = {"pcm", "stream"};
+    int *const values[] = {&address->pcm, &address->stream};
+
+    if (pa_modargs_get_value_u32(arguments, "device", device) < 0 || *device > 65535) {
+        pa_log_error("device= wants the number of a card: 0 to 65535");
+        return -1;
+    }
+    for (size_t i = 0; i < PA_ELEMENTSOF(names); i++) {
+        uint32_t number = 0;
+
+        *values[i] = -1;
+        if (!pa_modargs_get_value(arguments, names[i], NULL))
+            continue;
+        if (pa_modargs_get_value_u32(arguments, names[i], &number) < 0 || number > 255) {
+            pa_log_error("%s= wants a number: 0 to 255", names[i]);
+            return -1;
+        }
+        *values[i] = (int) number;
+    }
+    return 0;
+}
+
+/* Why there is no sink: with what helps. */
+static int check_description(const struct xa_pulse_description *description, uint32_t device,
+                             const struct xa_pulse_address *address)
+{
+    switch (description->state) {
+    case XA_CARD_ABSENT:
+    case XA_CARD_FAILED:
+        pa_log_error("no card %u: %s. Cards are given to this guest with vsnd= in its xl"
+                     " configuration, or with xl vsnd-attach",
+                     device, description->reason);
+        return -1;
+    case XA_CARD_STARTING:
+        return 0; /* the store takes its time: the sink goes on by the clock meanwhile */
+    default:
+        if (description->found)
+            return 0;
+        pa_log_error("card %u has no stream to play (type=p) that fits pcm=%d stream=%d (-1: any)",
+                     device, address->pcm, address->stream);
+        return -1;
+    }
+}
+
+static int choose_spec(struct userdata *u, pa_modargs *arguments,
+                       const struct xa_pulse_description *description, pa_sample_spec *spec,
+                       pa_channel_map *map)
+{
+    struct xa_pulse_asked asked = {
+        .format = pa_modargs_get_value(arguments, "format", NULL) != NULL,
+        .rate = pa_modargs_get_value(arguments, "rate", NULL) != NULL,
+        .channels = pa_modargs_get_value(arguments, "channels", NULL) ||
+                    pa_modargs_get_value(arguments, "channel_map", NULL),
+    };
+    char why[256];
+
+    *spec = u->core->default_sample_spec;
+    if (pa_modargs_get_sample_spec(arguments, spec) < 0) {
+        pa_log_error("format=, rate= or channels= is not one that PulseAudio knows");
+        return -1;
+    }
+    if (pa_modargs_get_value(arguments, "channel_map", NULL)) {
+        if (!pa_channel_map_parse(map, pa_modargs_get_value(arguments, "channel_map", NULL))) {
+            pa_log_error("channel_map= is not one that PulseAudio knows");
+            return -1;
+        }
+        if (pa_modargs_get_value(arguments, "channels", NULL) && map->channels != spec->channels) {
+            pa_log_error("channel_map= has %u channels, channels= says %u", map->channels,
+                         spec->channels);
+            return -1;
+        }
+        spec->channels = map->channels;
+    }
+    if (!xa_pulse_choose_spec(description->found ? &description->config : NULL, &asked, spec, why,
+                              sizeof(why))) {
+        pa_log_error("%s", why);
+        return -1;
+    }
+    if (!pa_modargs_get_value(arguments, "channel_map", NULL))
+        xa_pulse_channel_map(map, spec->channels);
+    return 0;
+}
+
+static void describe_device(pa_proplist *properties, uint32_t device,
+                            const struct xa_pulse_description *description)
+{
+    const struct xa_stream_config *config = &description->config;
+    const char *card = *description->long_name ? description->long_name : description->short_name;
+    const char *pcm = config->pcm_name;
+
+    pa_proplist_sets(properties, PA_PROP_DEVICE_API, "xenpv");
+    pa_proplist_sets(properties, PA_PROP_DEVICE_CLASS, "sound");
+    pa_proplist_sets(properties, PA_PROP_DEVICE_BUS, "xen");
+    pa_proplist_sets(properties, PA_PROP_DEVICE_ICON_NAME, "audio-card");
+    if (*config->unique_id)
+        pa_proplist_setf(properties, PA_PROP_DEVICE_STRING, "vsnd %u %s", device,
+                         config->unique_id);
+    if (*card && *pcm && !pa_streq(card, pcm))
+        pa_proplist_setf(properties, PA_PROP_DEVICE_DESCRIPTION, "%s %s", card, pcm);
+    else
+        pa_proplist_sets(properties, PA_PROP_DEVICE_DESCRIPTION,
+                         *card ? card : (*pcm ? pcm : "Xen sound card"));
+}
+
+static int make_sink(struct userdata *u, pa_modargs *arguments, uint32_t device,
+                     const struct xa_pulse_address *address,
+                     const struct xa_pulse_description *description)
+{
+    uint32_t latency_msec = (uint32_t) (XA_PULSE_LATENCY_DEFAULT / PA_USEC_PER_MSEC);
+    uint64_t most;
+    pa_sink_new_data data;
+    pa_sample_spec spec;
+    pa_channel_map map;
+    char name[64];
+
+    if (choose_spec(u, arguments, description, &spec, &map) < 0)
+        return -1;
+    if (pa_modargs_get_value_u32(arguments, "latency_msec", &latency_msec) < 0 ||
+        latency_msec < XA_PULSE_LATENCY_MIN / PA_USEC_PER_MSEC ||
+        latency_msec > XA_PULSE_LATENCY_MAX / PA_USEC_PER_MSEC) {
+        pa_log_error("latency_msec= wants milliseconds: 2 to 2000");
+        return -1;
+    }
+    most = latency_msec * PA_USEC_PER_MSEC;
+    if (description->found)
+        most = xa_pulse_latency_most(&description->config, &spec, most);
+    xa_pulse_stream_init(&u->stream, u->card, address, &spec);
+
+    snprintf(name, sizeof(name), "xenpv_output.%u.%d.%d", device, PA_MAX(address->pcm, 0),
+             PA_MAX(address->stream, 0));
+    pa_sink_new_data_init(&data);
+    data.driver = __FILE__;
+    data.module = u->module;
+    pa_sink_new_data_set_name(&data, pa_modargs_get_value(arguments, "sink_name", name));
+    pa_sink_new_data_set_sample_spec(&data, &spec);
+    pa_sink_new_data_set_channel_map(&data, &map);
+    describe_device(data.proplist, device, description);
+    if (pa_modargs_get_proplist(arguments, "sink_properties", data.proplist, PA_UPDATE_REPLACE) <
+        0) {
+        pa_log_error("sink_properties= is no list of properties");
+        pa_sink_new_data_done(&data);
+        return -1;
+    }
+    u->sink = pa_sink_new(u->core, &data, PA_SINK_LATENCY | PA_SINK_DYNAMIC_LATENCY);
+    pa_sink_new_data_done(&data);
+    if (!u->sink) {
+        pa_log_error("the sink cannot be made: is there another one of its name?");
+        return -1;
+    }
+    u->sink->parent.process_msg = process_message;
+    u->sink->update_requested_latency = update_latency;
+    u->sink->userdata = u;
+    u->latency = most;
+    pa_sink_set_asyncmsgq(u->sink, xa_pulse_card_queue(u->card));
+    pa_sink_set_rtpoll(u->sink, xa_pulse_card_rtpoll(u->card));
+    pa_sink_set_max_rewind(u->sink, 0);
+    pa_sink_set_max_request(u->sink, pa_usec_to_bytes(most, &spec));
+    pa_sink_set_latency_range(u->sink, XA_PULSE_LATENCY_MIN, most);
+    return 0;
+}
+
+void pa__done(pa_module *m);
+
+int pa__init(pa_module *m)
+{
+    struct userdata *u = pa_xnew0(struct userdata, 1);
+    struct xa_pulse_address address = {.capture = false};
+    struct xa_pulse_description description;
+    pa_modargs *arguments;
+    uint32_t device = 0;
+
+    m->userdata = u;
+    u->core = m->core;
+    u->module = m;
+    u->client.run = run_sink;
+    u->client.stream = on_stream;
+    u->client.card = on_card;
+    u->client.user = u;
+    pa_memchunk_reset(&u->rest);
+    arguments = pa_modargs_new(m->argument, valid_modargs);
+    if (!arguments) {
+        pa_log_error("an argument is not one of this module's: %s", m->argument);
+        goto fail;
+    }
+    if (read_arguments(arguments, &device, &address) < 0)
+        goto fail;
+    u->card =
+        xa_pulse_card_get(m->core, pa_modargs_get_value(arguments, "hypervisor", NULL), device);
+    if (!u->card)
+        goto fail;
+    xa_pulse_card_describe(u->card, &address, &description);
+    if (check_description(&description, device, &address) < 0)
+        goto fail;
+    if (description.found) {
+        address.pcm = description.config.pcm;
+        address.stream = description.config.index;
+    }
+    if (make_sink(u, arguments, device, &address, &description) < 0)
+        goto fail;
+    pa_modargs_free(arguments);
+    xa_pulse_card_add(u->card, &u->client);
+    pa_sink_put(u->sink);
+    return 0;
+
+fail:
+    if (arguments)
+        pa_modargs_free(arguments);
+    pa__done(m);
+    return -1;
+}
+
+int pa__get_n_used(pa_module *m)
+{
+    struct userdata *u = m->userdata;
+
+    return pa_sink_linked_by(u->sink);
+}
+
+void pa__done(pa_module *m)
+{
+    struct userdata *u = m->userdata;
+
+    if (!u)
+        return;
+    m->userdata = NULL;
+    if (u->sink && PA_SINK_IS_LINKED(u->sink->state)) {
+        pa_sink_unlink(u->sink);
+        xa_pulse_card_remove(u->card, &u->client);
+    }
+    drop_rest(u);
+    if (u->sink)
+        pa_sink_unref(u->sink);
+    if (u->card)
+        xa_pulse_card_put(u->card);
+    pa_xfree(u);
+}

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What tests of the PulseAudio modules share: a machine, a backend, and a PulseAudio in a guest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# The machine, its backends and its samples are those of the tests of the whole path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "xenaudio"))
+
+import daemon
+from machine import Backend, Domain, Machine
+
+StartPulse = Callable[..., daemon.PulseAudio]
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """Give a stand-in, as a process, that ends with the test and whatever runs on it."""
+    made = Machine()
+    try:
+        made.wait_for_server()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Path:
+    """Give the folder in which `backend` leaves what guests play."""
+    folder = tmp_path / "played"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def backend(machine: Machine, played: Path) -> Backend:
+    """Give a backend that writes GUEST-DEVICE-PCM-STREAM.wav to `played`."""
+    return machine.serve("--output", f"file:{played}/")
+
+
+@pytest.fixture
+def pulse(machine: Machine) -> Iterator[StartPulse]:
+    """Give what starts a PulseAudio in a domain: with the lines of its default.pa."""
+    folder = daemon.modules()
+    if folder is None:
+        pytest.skip(f"{daemon.MODULES} does not name the folder of the modules")
+    assert (folder / "module-xenpv-sink.so").exists(), f"{folder}: no modules"
+    made: list[daemon.PulseAudio] = []
+
+    def start(domain: Domain, *script: str) -> daemon.PulseAudio:
+        place = machine.directory / f"pulse-{len(made)}"
+        made.append(daemon.PulseAudio(place, folder, domain.socket, *script))
+        made[-1].wait()
+        return made[-1]
+
+    try:
+        yield start
+    finally:
+        for each in made:
+            each.end()

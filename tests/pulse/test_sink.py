@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""module-xenpv-sink in a real PulseAudio: sound passes bit for bit, and nothing hangs."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from conftest import StartPulse
+from machine import Backend, Machine, wait_until
+from pcm import counter, judge, named, random_samples, read_wav, to_wav
+
+CARD = (
+    "[['CARD, short-name=Main, channels-min=1, channels-max=8, buffer-size=4194304,"
+    " sample-rates=8000;44100;48000;96000', 'PCM, name=Front', 'STREAM, unique-id=f, type=p',"
+    " 'PCM, name=Rear', 'STREAM, unique-id=r, type=p']]"
+)
+RATE = 48000
+SLOW = "latency_msec=400"
+"""A buffer that outlasts a busy machine."""
+
+
+def frames_of(*files: Path) -> np.ndarray:
+    """Return the counter's frames in files, one after the other, without the silence."""
+    sound = [np.frombuffer(read_wav(file).octets, "<u4") for file in files]
+    joined = np.concatenate(sound).astype(np.int64)
+    return joined[joined != 0]
+
+
+def sound_file(folder: Path, samples: bytes, silence: int) -> Path:
+    """Write what a client plays.
+
+    PulseAudio takes a stream for ended when it is rendered: the silence that follows is longer than
+    the sink's latency, so that the sound before it was heard by then.
+    """
+    file = folder / "sound.raw"
+    file.write_bytes(samples + bytes(silence))
+    return file
+
+
+def counter_file(folder: Path, seconds: float) -> tuple[Path, int]:
+    frames = int(RATE * seconds)
+    return sound_file(folder, counter(frames), RATE * 4), frames
+
+
+def beginning_as(octets: bytes, sound: bytes) -> bytes:
+    """Return as much as `sound` has, from where it begins."""
+    at = octets.find(sound[:256])
+    assert at >= 0, "the sound is not there"
+    return octets[at : at + len(sound)]
+
+
+class Case(NamedTuple):
+    """What a client plays, on which sink."""
+
+    client: str
+    sink: str
+    wire: str
+    channels: int
+    rate: int
+
+
+CASES = [
+    Case("s16le", "s16le", "s16_le", 2, 48000),
+    Case("s16le", "s16le", "s16_le", 1, 8000),
+    Case("s32le", "s32le", "s32_le", 6, 44100),
+    Case("float32le", "float32le", "float_le", 2, 96000),
+    Case("s24-32le", "s24-32le", "s24_le", 2, 48000),
+    Case("u8", "u8", "u8", 2, 48000),
+    Case("s16be", "s16be", "s16_be", 8, 48000),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_what_a_client_plays_arrives_bit_for_bit(
+    machine: Machine, backend: Backend, played: Path, tmp_path: Path, pulse: StartPulse, case: Case
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(
+        domain,
+        "load-module module-xenpv-sink sink_name=xen"
+        f" format={case.sink} rate={case.rate} channels={case.channels} {SLOW}",
+    )
+    samples = random_samples(named(case.wire), case.rate * case.channels, seed=case.rate)
+    # Half a second; what is silence of u8 samples matters to none.
+    file = sound_file(tmp_path, samples, len(samples) // 2)
+    daemon.play(file, f"{case.client} {case.channels} {case.rate}")
+    daemon.stop()
+    backend.stop()
+    expected = to_wav(named(case.wire), samples)
+    heard = b"".join(read_wav(path).octets for path in sorted(played.iterdir(), key=made_at))
+    assert beginning_as(heard, expected) == expected
+
+
+def made_at(file: Path) -> int:
+    """Order the files of a stream that was opened several times."""
+    number = re.search(r"-(\d+)-\d+-\d+(?:-(\d+))?\.wav$", file.name)
+    assert number is not None
+    return int(number[2] or 1)
+
+
+def test_packed_24_bit_samples_are_converted_exactly(
+    machine: Machine, backend: Backend, played: Path, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, f"load-module module-xenpv-sink format=s24-32le rate=48000 {SLOW}")
+    packed = to_wav(named("s24_le"), random_samples(named("s24_le"), 2 * RATE, seed=24))
+    file = sound_file(tmp_path, packed, len(packed) // 2)
+    daemon.play(file, "s24le 2 48000")
+    daemon.stop()
+    backend.stop()
+    heard = b"".join(read_wav(path).octets for path in sorted(played.iterdir(), key=made_at))
+    assert beginning_as(heard, packed) == packed
+
+
+@pytest.mark.parametrize("latency_ms", [5, 20, 100])
+def test_at_a_low_latency_too_no_frame_is_lost_or_comes_twice(
+    machine: Machine,
+    backend: Backend,
+    played: Path,
+    tmp_path: Path,
+    pulse: StartPulse,
+    latency_ms: int,
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-xenpv-sink sink_name=xen rate=48000")
+    file, frames = counter_file(tmp_path, 2)
+    daemon.play(file, latency_ms=latency_ms)
+    daemon.stop()
+    backend.stop()
+    # Only silence may be between them, where this machine is late.
+    assert np.array_equal(
+        frames_of(*sorted(played.iterdir(), key=made_at)), np.arange(1, frames + 1)
+    )
+
+
+def test_a_client_that_wants_less_latency_costs_the_others_no_frame(
+    machine: Machine, backend: Backend, played: Path, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-xenpv-sink sink_name=xen rate=48000")
+    file, frames = counter_file(tmp_path, 4)
+    silence = tmp_path / "silence.raw"
+    silence.write_bytes(bytes(RATE * 4))
+    with daemon.client(file, latency_ms=400) as client:
+        time.sleep(1)
+        daemon.play(silence, latency_ms=10)
+        assert client.wait(30) == 0
+    daemon.stop()
+    backend.stop()
+    opened = sorted(played.iterdir(), key=made_at)
+    assert len(opened) > 1  # or nothing changed, and nothing was tested
+    assert np.array_equal(frames_of(*opened), np.arange(1, frames + 1))
+
+
+def test_it_plays_on_when_the_backend_was_killed_and_comes_back(
+    machine: Machine, backend: Backend, played: Path, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-xenpv-sink sink_name=xen rate=48000")
+    file, frames = counter_file(tmp_path, 6)
+    with daemon.client(file) as client:
+        wait_until(lambda: backend.last_stats("guest"), "it plays")
+        time.sleep(1)
+        backend.kill()
+        before = set(played.iterdir())
+        time.sleep(1)
+        again = backend.restarted()
+        assert client.wait(30) == 0
+    daemon.stop()
+    again.stop()
+    after = sorted(set(played.iterdir()) - before, key=made_at)
+    heard = frames_of(*after)
+    # Nothing is late and nothing comes twice: it is the sound's end, from some frame on.
+    assert len(heard) > RATE
+    assert np.array_equal(heard, np.arange(frames - len(heard) + 1, frames + 1))
+    # The application went on meanwhile.
+    assert heard[0] > 1.5 * RATE
+
+
+def test_without_a_backend_applications_go_on_in_real_time(
+    machine: Machine, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", CARD, wait=False)
+    daemon = pulse(domain, "load-module module-xenpv-sink sink_name=xen rate=48000")
+    file, _frames = counter_file(tmp_path, 2)
+    begin = time.monotonic()
+    daemon.play(file)
+    assert time.monotonic() - begin > 1.5
+    daemon.stop()
+
+
+def test_a_suspended_sink_closes_its_stream_and_sleeps(
+    machine: Machine, backend: Backend, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-xenpv-sink sink_name=xen rate=48000")
+    file, _frames = counter_file(tmp_path, 0.5)
+    daemon.play(file)
+
+    def pages() -> int:
+        return backend.accounts().mapped_pages
+
+    playing = pages()
+    daemon.asked("suspend-sink", "xen", "1")
+    wait_until(lambda: pages() < playing, "the buffer is given back")
+    time.sleep(0.5)
+    before = daemon.card_thread_switches()
+    time.sleep(2)
+    assert daemon.card_thread_switches() == before
+    daemon.asked("suspend-sink", "xen", "0")
+    wait_until(lambda: pages() == playing, "it is open again")
+    daemon.stop()
+
+
+def test_sinks_come_and_go_beside_one_that_plays(
+    machine: Machine, backend: Backend, played: Path, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-xenpv-sink sink_name=front pcm=0 rate=48000")
+    file, frames = counter_file(tmp_path, 8)
+    noise = tmp_path / "noise.raw"
+    noise.write_bytes(random_samples(named("s16_le"), 20 * RATE, seed=1))
+    with daemon.client(file, sink="front") as client:
+        counts = []
+        for _ in range(20):
+            index = daemon.load("module-xenpv-sink", "sink_name=rear", "pcm=1")
+            with daemon.client(noise, sink="rear", latency_ms=10) as other:
+                time.sleep(0.1)
+                daemon.asked("unload-module", index)
+                other.kill()
+            daemon.wait_for_clients(1)
+            counts.append(sum(daemon.fds().values()))
+        assert client.wait(30) == 0
+    daemon.stop()
+    backend.stop()
+    front = sorted(played.glob("guest-0-0-*.wav"), key=made_at)
+    verdict = judge(b"".join(read_wav(path).octets for path in front), frames)
+    assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
+    assert max(counts[10:]) <= max(counts[:10])
+
+
+def test_the_last_sink_unloaded_leaves_nothing_behind(
+    machine: Machine, backend: Backend, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-null-sink")
+    file, _frames = counter_file(tmp_path, 10)
+
+    def once() -> None:
+        index = daemon.load("module-xenpv-sink", "sink_name=xen")
+        with daemon.client(file, sink="xen") as client:
+            time.sleep(0.1)
+            daemon.asked("unload-module", index)
+            client.kill()
+        daemon.wait_for_clients(0)
+
+    once()
+    wait_until(lambda: not machine.grants("guest"), "the pages are taken back")
+    before = daemon.fds()
+    for _ in range(20):
+        once()
+    wait_until(lambda: not machine.grants("guest"), "the pages are taken back")
+    assert not machine.channels("guest")
+    assert daemon.fds() == before
+    daemon.stop()
+
+
+REFUSED = {
+    "device=3": "vsnd-attach",
+    "pcm=7": "no stream to play",
+    "format=s24le": "s24-32le",
+    "rate=22050": "8000 44100 48000 96000",
+    "channels=9": "1 to 8",
+    "nonsense=1": "not one of this module's",
+    "latency_msec=1": "2 to 2000",
+    "pcm=x": "0 to 255",
+    "channels=2 channel_map=mono": "channel_map= has 1 channels",
+}
+
+
+@pytest.mark.usefixtures("backend")
+def test_what_cannot_be_is_refused_with_what_can(machine: Machine, pulse: StartPulse) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-null-sink")
+    for arguments, cure in REFUSED.items():
+        assert cure in daemon.refusal("module-xenpv-sink", *arguments.split()), arguments
+    index = daemon.load("module-xenpv-sink", "sink_name=xen")
+    assert "xen" in daemon.asked("list", "short", "sinks")
+    daemon.asked("unload-module", index)
+    daemon.stop()
+
+
+MAPS = {
+    1: "mono",
+    2: "front-left,front-right",
+    3: "front-left,front-right,lfe",
+    4: "front-left,front-right,rear-left,rear-right",
+    5: "front-left,front-right,rear-left,rear-right,front-center",
+    6: "front-left,front-right,rear-left,rear-right,front-center,lfe",
+    7: "front-left,front-right,rear-left,rear-right,front-center,lfe,rear-center",
+    8: "front-left,front-right,rear-left,rear-right,front-center,lfe,side-left,side-right",
+}
+
+
+@pytest.mark.usefixtures("backend")
+def test_channels_lie_as_alsa_has_them(machine: Machine, pulse: StartPulse) -> None:
+    domain = machine.create("guest", CARD)
+    daemon = pulse(domain, "load-module module-null-sink")
+    for channels, expected in MAPS.items():
+        index = daemon.load("module-xenpv-sink", "sink_name=xen", f"channels={channels}")
+        assert f"Channel Map: {expected}\n" in daemon.asked("list", "sinks")
+        daemon.asked("unload-module", index)
+    daemon.stop()
