@@ -30,6 +30,13 @@ def test_meson_builds_the_layers_that_the_extension_is_made_of() -> None:
     assert set(subdirs) >= set(LAYERS)
 
 
+def test_meson_builds_every_c_file_of_the_pulseaudio_modules() -> None:
+    description = (TREE / "csrc/pulse/meson.build").read_text()
+    listed = re.findall(r"'([\w-]+\.c)'", description)
+    listed += [f"{module}.c" for module in re.findall(r"'(module-[\w-]+)'", description)]
+    assert sorted(listed) == sorted(path.name for path in (TREE / "csrc/pulse").glob("*.c"))
+
+
 def test_there_is_one_version() -> None:
     # meson.build takes the only line of this form.
     (declared,) = re.findall(r'^version = "(.*)"$', (TREE / "pyproject.toml").read_text(), re.M)
