@@ -51,13 +51,14 @@ int xa_hv_connect_store(struct xa_hv *hv);
 int xa_share_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, uint32_t *grefs,
                  struct xa_share **share);
 void *xa_share_memory(struct xa_share *share);
-/* Ends the grants (a page that the other domain still maps is freed when it lets go) and unmaps. */
+/* Unmaps, and ends the grants: of a page that the other domain still maps, when it has let go, and
+ * perhaps a second later. Until then it can map that page again. */
 void xa_share_free(struct xa_share *share);
 
 /*
  * Maps `pages` pages that domain `remote` granted, in the order of grefs, as one range of memory.
- * -EINVAL, -ENOENT or -EACCES when a reference is not granted to this domain (Xen says EINVAL for
- * both), -ENOMEM.
+ * -EINVAL, also when a reference is not granted to this domain or its page is mapped too often (64
+ * times by a PV domain); -ENOMEM.
  */
 int xa_map_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, const uint32_t *grefs,
                bool writable, struct xa_map **map);
@@ -69,7 +70,6 @@ void xa_map_free(struct xa_map *map);
  */
 int xa_evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn);
 void xa_evtchn_close(struct xa_evtchn *evtchn);
-/* Readable while an event is pending on any of the handle's ports. */
 /*
  * Lets go of a handle whose ports may have ceased to be this domain's, for it may have been saved
  * and restored: then Xen has closed them, and has perhaps given their numbers to other drivers.
@@ -78,16 +78,19 @@ void xa_evtchn_close(struct xa_evtchn *evtchn);
  * then should leave it to another: it is a link to /dev/xen/evtchn in /proc/self/fd.
  */
 void xa_evtchn_abandon(struct xa_evtchn *evtchn);
+/* Readable while an event is pending on any of the handle's ports. */
 int xa_evtchn_fd(const struct xa_evtchn *evtchn);
 /* Makes a port that `remote` may bind to. */
 int xa_evtchn_alloc_unbound(struct xa_evtchn *evtchn, uint16_t remote, uint32_t *port);
-/* Binds to `remote_port` of `remote`. The new port fires once at once, as on Linux. */
+/* Binds to `remote_port` of `remote`. The new port fires once at once, as on Linux. -ESRCH: no such
+ * domain; -EINVAL: no such port, or it is for another domain, or bound already. */
 int xa_evtchn_bind_interdomain(struct xa_evtchn *evtchn, uint16_t remote, uint32_t remote_port,
                                uint32_t *port);
-/* -ENOTCONN when the port is not one of the handle's. */
+/* -ENOTCONN when the port is not one of the handle's, or -EINVAL for so great a number that no port
+ * of the domain has it. */
 int xa_evtchn_unbind(struct xa_evtchn *evtchn, uint32_t port);
 /* Sends an event. Never blocks. An unbound or closed peer is no error: the event goes nowhere.
- * -ENOTCONN as above. */
+ * -ENOTCONN when the port is not one of the handle's. */
 int xa_evtchn_notify(struct xa_evtchn *evtchn, uint32_t port);
 /* Takes the next pending port and unmasks it: 1 with *port set, 0 when none is pending, or a
  * negative errno value. Never blocks. */

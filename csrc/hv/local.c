@@ -33,6 +33,7 @@
 #define FDS_MAX 128u
 #define GNTALLOC_MAX 1000u
 #define GNTMAP_MAX 128u
+#define PORTS_OF_A_TABLE 1024u /* Linux's table of ports has so many, until it needs more */
 
 /* Descriptors that came with a reply and are still ours to close. */
 struct fds {
@@ -198,6 +199,12 @@ static int receive_all(int connection, void *octets, size_t count, struct fds *f
     return 0;
 }
 
+/* The negative errno value called `name`. */
+static int error_called(const char *name)
+{
+    return strcmp(name, "ESRCH") == 0 ? -ESRCH : xa_xs_error(name);
+}
+
 /*
  * One request and its reply, of exactly `reply_octets` octets and, with `fds`, any number of
  * descriptors. `*broken` is set when the connection can no longer be used, and left alone when the
@@ -239,7 +246,7 @@ static int call(int connection, uint32_t type, const void *request, size_t reque
         if (memchr(name, '\0', header.len) != name + header.len - 1)
             goto failed;
         close_fds(fds);
-        return xa_xs_error(name);
+        return error_called(name);
     }
     if (header.type != type || header.len != reply_octets)
         goto failed;
@@ -617,7 +624,7 @@ static int unbind(struct xa_evtchn *base, uint32_t number)
     struct port **link = find_port(evtchn, number);
 
     if (*link == NULL)
-        return -ENOTCONN;
+        return number < PORTS_OF_A_TABLE ? -ENOTCONN : -EINVAL;
     drop_port(evtchn, link);
     return evtchn_call(evtchn, XA_LOCAL_EVTCHN_UNBIND, &number, sizeof(number), NULL, 0, NULL);
 }

@@ -9,7 +9,8 @@
  * its references are ended, its mappings are no longer counted, its ports are closed.
  *
  * Framing is xs_wire's: struct xsd_sockmsg, then `len` octets. Requests have the types below and
- * tx_id 0; the reply has the same type and req_id, or is XS_ERROR with an errno name as in xs_wire.
+ * tx_id 0; the reply has the same type and req_id, or is XS_ERROR with an errno name as in xs_wire,
+ * or ESRCH.
  * Integers have the machine's byte order. File descriptors travel with SCM_RIGHTS on the first
  * octet of a reply.
  */
@@ -30,14 +31,14 @@ struct xa_local_gntalloc {
     uint32_t count; /* 1 to 1000 */
 };
 
-/* End grants. Request: uint32_t references made on this connection. Reply: empty. New mappings of
- * them fail from now on; what is mapped stays mapped. */
+/* End grants. Request: uint32_t references made on this connection. Reply: empty. One whose page is
+ * mapped ends, and stays good for further mappings until then, when it no longer is. */
 #define XA_LOCAL_GNTDEALLOC 0x1002u
 
 /*
  * Map pages. Request: xa_local_gntmap, then `count` uint32_t references. Reply: `count` times
  * xa_local_gntpage, with as many file descriptors as are named (each at most once, at most 128).
- * ENOENT: no such reference; EACCES: it is granted to another domain.
+ * EINVAL: no such reference, granted to another domain, or its page is mapped 64 times already.
  */
 #define XA_LOCAL_GNTMAP 0x1003u
 struct xa_local_gntmap {
@@ -57,7 +58,7 @@ struct xa_local_gntpage {
  * Event channels. Request of ALLOC_UNBOUND and BIND_INTERDOMAIN: xa_local_evtchn (remote_port is 0
  * for the former). Reply: the new port, a uint32_t, with two eventfds (EFD_NONBLOCK): the first is
  * readable while the port is pending, the second is written to notify the peer. Bound, the port is
- * pending at once. ENOENT: no such port; EACCES: it is for another domain; EBUSY: bound already.
+ * pending at once. ESRCH: no such domain; EINVAL: no such port, for another domain, bound already.
  */
 #define XA_LOCAL_EVTCHN_ALLOC_UNBOUND 0x1011u
 #define XA_LOCAL_EVTCHN_BIND_INTERDOMAIN 0x1012u

@@ -11,7 +11,10 @@ import asyncio
 import errno
 import itertools
 import json
+import os
+import signal
 import struct
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
@@ -84,6 +87,9 @@ class Hands:
     async def directory(self, path: str, *, tx: int = 0, c: int = 0) -> list[str]:
         return await self._connections[c].store.directory(path, tx)
 
+    async def count_children(self, path: str) -> int:
+        return len(await self._connections[0].store.directory(path))
+
     async def write(self, path: str, value: str, *, tx: int = 0, c: int = 0) -> None:
         await self._connections[c].store.write(path, value, tx)
 
@@ -153,6 +159,15 @@ class Hands:
                 await self.disconnect(c)
         return f"{len(begun)}"
 
+    async def watch_many(self, path: str, most: int) -> None:
+        """Watch nodes below a path; the watches end again."""
+        store = await Store.open(self.hv)
+        try:
+            for number in range(most):
+                await store.watch(f"{path}/{number}", lambda path: None)
+        finally:
+            store.close()
+
     # Grants.
 
     def _keep(self, thing: Any) -> int:
@@ -164,6 +179,11 @@ class Hands:
         """Share pages: a handle, and references."""
         share: Share = self.hv.share(remote, pages)
         return {"handle": self._keep(share), "grefs": share.grefs}
+
+    async def shares(self, remote: int, pages: int) -> str:
+        """Say whether pages can be shared."""
+        with self.hv.share(remote, pages) as share:
+            return f"{len(set(share.grefs))} pages"
 
     async def map(self, remote: int, grefs: list[int], writable: bool = True) -> int:
         """Map pages: a handle."""
@@ -187,6 +207,48 @@ class Hands:
     async def end(self, handle: int) -> None:
         """Close a share, a map or an event channel handle."""
         self._things.pop(handle).close()
+
+    # Another process of this domain.
+
+    def _process(self, work: Callable[[Hypervisor], Any]) -> dict[str, Any]:
+        """Have a process do something and stay: its pid, and what came of it."""
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with Hypervisor() as hv:
+                    kept = work(hv)
+                os.write(writing, json.dumps(kept[0]).encode() + b"\n")
+                signal.pause()
+            finally:
+                os._exit(1)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            return {"pid": pid, "result": json.loads(pipe.readline())}
+
+    async def offering_process(self, remote: int) -> dict[str, Any]:
+        """Start a process that shares a page, with 4711 in it, and makes a port."""
+
+        def work(hv: Hypervisor) -> Any:
+            share, channels = hv.share(remote, 1), hv.event_channel()
+            struct.pack_into("=I", share.memory, 0, 4711)
+            return [share.grefs, channels.alloc_unbound(remote)], share, channels
+
+        return self._process(work)
+
+    async def using_process(self, remote: int, grefs: list[int], port: int) -> dict[str, Any]:
+        """Start a process that maps pages and binds a port."""
+
+        def work(hv: Hypervisor) -> Any:
+            mapped, channels = hv.map(remote, grefs), hv.event_channel()
+            return channels.bind_interdomain(remote, port), mapped, channels
+
+        return self._process(work)
+
+    async def kill(self, pid: int) -> None:
+        """Kill a process."""
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitpid, pid, 0)
 
     # Event channels.
 
@@ -229,14 +291,15 @@ class Hands:
 class Peer:
     """Has another domain do things: `await peer("read", path)`."""
 
-    def __init__(self, store: Store, domid: int) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._path = f"/local/domain/{domid}/{FOLDER}"
+        self._path = ""
         self._numbers = itertools.count(1)
         self._answered = asyncio.Event()
 
-    async def begin(self) -> None:
-        """Wait until the other domain is there."""
+    async def await_domain(self, domid: int) -> None:
+        """Wait until `serve` runs in a domain: this is a peer in it from then on."""
+        self._path = f"/local/domain/{domid}/{FOLDER}"
         await self._store.watch(f"{self._path}/answer", lambda path: self._answered.set())
         await asyncio.wait_for(self._answer(0), ANSWER_LIMIT)
 
@@ -257,7 +320,7 @@ class Peer:
 
 
 async def serve() -> None:
-    """Do what a Peer in domain 0 asks, until it says that it is done."""
+    """Do what a Peer in domain 0 asks."""
     hands = Hands()
     await hands.connect()
     store = await Store.open(hands.hv)
@@ -273,10 +336,5 @@ async def serve() -> None:
             if request["id"] == last:
                 continue
             last = request["id"]
-            done = request["name"] == "done"
-            result = None
-            if not done:
-                result = await hands(request["name"], *request["arguments"], **request["more"])
+            result = await hands(request["name"], *request["arguments"], **request["more"])
             await store.write(f"{FOLDER}/answer", json.dumps({"id": last, "result": result}))
-            if done:
-                return

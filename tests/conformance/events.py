@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
-from checks import NOBODY, Both, check
+from checks import NOBODY, Both, check, eventually
 
 
 async def _directions(both: Both) -> AsyncIterator[tuple[str, Any, int, Any, int]]:
@@ -17,8 +18,8 @@ async def _directions(both: Both) -> AsyncIterator[tuple[str, Any, int, Any, int
 
 @check
 async def notifications(both: Both) -> Any:
-    """An event reaches the other end, and only it; a bound port fires once at once; events that
-    were not taken are one; one that is sent while nobody is bound goes nowhere."""
+    """An event reaches the other end, and only it; a bound port fires once at once; of events that
+    nobody takes two are left at most; one that is sent while nobody is bound goes nowhere."""
     found = {}
     async for name, maker, maker_id, user, user_id in _directions(both):
         ours, theirs = await maker("channels"), await user("channels")
@@ -32,11 +33,9 @@ async def notifications(both: Both) -> Any:
         seen["to the maker"] = await maker("fires", ours, True) == [port]
         for _ in range(3):
             await maker("notify", ours, port)
-        seen["to the binder, thrice"] = await user("fires", theirs, True) == [end]
-        seen["once more"] = [
-            len(await user("fires", theirs, False)),
-            len(await maker("fires", ours, False)),
-        ]
+        fired = [*await user("fires", theirs, True), *await user("fires", theirs, False)]
+        seen["to the binder, thrice"] = fired in ([end], [end, end])
+        seen["and to the maker"] = len(await maker("fires", ours, False))
         await user("end", theirs)
         await maker("end", ours)
         found[name] = seen
@@ -129,10 +128,11 @@ async def after_the_peers_end(both: Both) -> Any:
     async for name, maker, maker_id, user, user_id in _directions(both):
         ours, theirs = await maker("channels"), await user("channels")
         port = await maker("alloc", ours, user_id)
-        await user("bind", theirs, maker_id, port)
+        end = await user("bind", theirs, maker_id, port)
+        await user("notify", theirs, end)
         await user("end", theirs)
-        await maker("fires", ours, False)
-        seen: dict[str, Any] = {"binder gone": await maker("notify", ours, port)}
+        seen: dict[str, Any] = {"sent before the end": await maker("fires", ours, True) == [port]}
+        seen["binder gone"] = await maker("notify", ours, port)
         seen["it fires"] = len(await maker("fires", ours, False))
         theirs = await user("channels")
         end = await user("bind", theirs, maker_id, port)
@@ -144,6 +144,58 @@ async def after_the_peers_end(both: Both) -> Any:
         seen["binder fires"] = len(await user("fires", theirs, False))
         seen["its port"] = await user("bind", theirs, maker_id, port)
         seen["unbind"] = await user("unbind", theirs, end)
+        await user("end", theirs)
+        found[name] = seen
+    return found
+
+
+@check
+async def a_user_that_is_killed(both: Both) -> Any:
+    """When a process dies that had mapped a page and bound a port, the port can be bound again, and
+    the grant can end."""
+    found = {}
+    async for name, maker, maker_id, user, user_id in _directions(both):
+        ours, theirs = await maker("channels"), await user("channels")
+        share = await maker("share", user_id)
+        port = await maker("alloc", ours, user_id)
+        process = await user("using_process", maker_id, share["grefs"], port)
+        seen = {"bound": await user("bind", theirs, maker_id, port)}
+        await user("kill", process["pid"])
+        again = partial(user, "bind", theirs, maker_id, port)
+        end = await eventually(again, seen["bound"])
+        seen["killed"] = isinstance(end, int)
+        await user("fires", theirs, True)
+        await maker("notify", ours, port)
+        seen["events"] = await user("fires", theirs, True) == [end]
+        await maker("end", share["handle"])
+        seen["ended"] = await eventually(partial(user, "maps", maker_id, share["grefs"]), "mapped")
+        await user("end", theirs)
+        await maker("end", ours)
+        found[name] = seen
+    return found
+
+
+@check
+async def a_maker_that_is_killed(both: Both) -> Any:
+    """When a process dies that had granted a page and made a port, the page stays mapped, the
+    binder's events go nowhere, and neither can be had again."""
+    found = {}
+    async for name, maker, maker_id, user, user_id in _directions(both):
+        theirs = await user("channels")
+        process = await maker("offering_process", user_id)
+        grefs, port = process["result"]
+        mapped = await user("map", maker_id, grefs)
+        end = await user("bind", theirs, maker_id, port)
+        await user("fires", theirs, True)
+        await maker("kill", process["pid"])
+        seen = {
+            "notify": await user("notify", theirs, end),
+            "it fires": len(await user("fires", theirs, False)),
+            "bind": await user("bind", theirs, maker_id, port),
+            "mapped": await user("load", mapped, 0),
+            "unmap": await user("end", mapped),
+        }
+        seen["map"] = await eventually(partial(user, "maps", maker_id, grefs), "mapped")
         await user("end", theirs)
         found[name] = seen
     return found

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
-from checks import NOBODY, Both, check
+from checks import NOBODY, Both, check, eventually
 
 
 async def _directions(both: Both) -> AsyncIterator[tuple[str, Any, int, Any, int]]:
@@ -59,8 +60,8 @@ async def pages_that_cannot_be_mapped(both: Both) -> Any:
             "of a domain that is not": await user("maps", NOBODY, [one]),
             "of a reserved domid": await user("maps", 0x7FF4, [one]),
             "none": await user("maps", owner_id, []),
-            "one page 255 times": await user("maps", owner_id, [one] * 255),
-            "one page 256 times": await user("maps", owner_id, [one] * 256),
+            "one page 64 times": await user("maps", owner_id, [one] * 64),
+            "one page 65 times": await user("maps", owner_id, [one] * 65),
             "good still": await user("maps", owner_id, good["grefs"]),
             "by its owner": await owner("maps", owner_id, [one]),
         }
@@ -71,7 +72,7 @@ async def pages_that_cannot_be_mapped(both: Both) -> Any:
 
 @check
 async def a_mapping_outlives_its_grant(both: Both) -> Any:
-    """What is mapped stays mapped, and cannot be mapped again, once the grant has ended."""
+    """A grant that is to end does not as long as its page is mapped."""
     found = {}
     async for name, owner, owner_id, user, user_id in _directions(both):
         share = await owner("share", user_id, 1)
@@ -84,22 +85,22 @@ async def a_mapping_outlives_its_grant(both: Both) -> Any:
             await user("load", mapped, 4),
             await user("maps", owner_id, share["grefs"]),
             await user("end", mapped),
-            await user("maps", owner_id, share["grefs"]),
+            await eventually(partial(user, "maps", owner_id, share["grefs"]), "mapped"),
         ]
     return found
 
 
 @check
 async def what_can_be_shared(both: Both) -> Any:
-    """Pages for nobody, for oneself, and none at all."""
+    """With whom pages can be shared, and how many."""
     found = {}
     for name, who, domid in (("dom0", both.dom0, 0), ("guest", both.guest, both.domid)):
-        results = []
-        for remote, pages in ((NOBODY, 1), (domid, 1), (0, 0), (0, 40)):
-            share = await who("share", remote, pages)
-            if isinstance(share, dict):
-                await who("end", share["handle"])
-                share = f"{len(set(share['grefs']))} pages"
-            results.append(share)
-        found[name] = results
+        found[name] = {
+            "with nobody": await who("shares", NOBODY, 1),
+            "with oneself": await who("shares", domid, 1),
+            "with a reserved domid": await who("shares", 0x7FF4, 1),
+            "none": await who("shares", 0, 0),
+            "many": await who("shares", 0, 40),
+            "a great many": await who("shares", 0, 1100),
+        }
     return found

@@ -100,6 +100,30 @@ async def children(both: Both) -> Any:
 
 
 @check
+async def many_children(both: Both) -> Any:
+    """More children than one message has room for."""
+    await both.dom0("set_perms", SHARED, ["r0"])
+    found = []
+    for number in (0, 1):
+        for letter in "abcdefghijklmnopqrst":
+            await both.dom0("write", f"{SHARED}/{letter * 102}{number}", "")
+        for who in (both.dom0, both.guest):
+            found.append(await who("count_children", SHARED))
+    return found
+
+
+@check
+async def the_root(both: Both) -> Any:
+    """The root cannot be removed; it can be written to, by domain 0."""
+    value = await both.dom0("read", "/")
+    return {
+        "rm": [await who("rm", "/") for who in (both.dom0, both.guest)],
+        "write": [await who("write", "/", value) for who in (both.dom0, both.guest)],
+        "mkdir": [await who("mkdir", "/") for who in (both.dom0, both.guest)],
+    }
+
+
+@check
 async def permissions(both: Both) -> Any:
     """What a guest may do with a node of domain 0's, by its permissions."""
     guest = both.domid
@@ -157,12 +181,25 @@ async def giving_away(both: Both) -> Any:
     lists = (
         *([f"n{guest}", "r0"], [f"n{guest}", f"r{NOBODY}"], ["n0"], [f"n{NOBODY}"], ["x0"]),
         *(["n"], ["n70000"], ["n-1"], [f"b{guest}", *(f"r{n}" for n in range(5000, 5005))]),
+        *([f"n{guest}", "r0", "w0"], [f"n{guest}", f"w{guest}"], ["N0"], ["n0x0"], ["n00"]),
+        *(
+            ["n+0"],
+            ["n 0"],
+            ["n0 "],
+            ["n0,r0"],
+            ["n-0"],
+            [f"n{guest}", "r70000"],
+            [f"n{guest}", "r-1", "r0"],
+        ),
     )
     found = {}
     for perms in lists:
-        key = _shown(perms, guest)
-        found[key] = [await both.guest("set_perms", OWN, perms)]
-        found[key].append(await both.dom0("set_perms", SHARED, perms))
+        found[_shown(perms, guest)] = [
+            await both.guest("set_perms", OWN, perms),
+            await both.guest("get_perms", OWN),
+            await both.dom0("set_perms", SHARED, perms),
+            await both.dom0("get_perms", SHARED),
+        ]
         await both.dom0("set_perms", f"{both.home}/{OWN}", [f"n{guest}"])
         await both.dom0("set_perms", SHARED, ["n0"])
     return found
@@ -182,12 +219,14 @@ async def a_guests_reach(both: Both) -> Any:
         *(both.home, "name", "domid", "vm", "device", "control", "control/shutdown", "data"),
         *("memory", "drivers", "feature", "attr", "error", "nothing", f"/local/domain/{NOBODY}"),
     ):
-        found[path.replace(str(both.domid), "G")] = [
+        below = f"{path.rstrip('/')}/conformance"
+        found[path] = [
             kind(await both.guest("read", path)),
             kind(await both.guest("directory", path)),
-            kind(await both.guest("write", f"{path.rstrip('/')}/conformance", "x")),
+            kind(await both.guest("write", below, "x")),
         ]
-        await both.guest("rm", f"{path.rstrip('/')}/conformance")
+        if found[path][-1] == "ok":
+            await both.guest("rm", below)
     return found
 
 
@@ -366,9 +405,9 @@ async def conflicts(both: Both) -> Any:
         ("added, same added", ("write", "c", "mine"), ("write", "c", "new")),
         ("removed, changed", ("rm", "a"), ("write", "a", "new")),
     ):
-        await both.guest("rm", OWN)
+        await both.dom0("rm", home)
         for name in ("a", "b"):
-            await both.guest("write", f"{OWN}/{name}", "old")
+            await both.dom0("write", f"{home}/{name}", "old")
         tx = await both.guest("begin")
         operation, name, *arguments = inside
         await both.guest(operation, f"{OWN}/{name}".removesuffix("/."), *arguments, tx=tx)
@@ -416,6 +455,28 @@ async def wrong_transactions(both: Both) -> Any:
 
 
 @check
-async def many_transactions(both: Both) -> Any:
-    """How many transactions a guest may have at once."""
-    return await both.guest("begin_many", 30)
+async def quotas(both: Both) -> Any:
+    """A guest's nodes, watches and transactions are limited; domain 0's are not."""
+    deep = "/x" * 600
+    return {
+        "guest": {
+            "transactions": await both.guest("begin_many", 30),
+            "watches": await both.guest("watch_many", "data", 150),
+            "watches after them": await both.guest("watch_many", "data", 10),
+            "600 nodes": await both.guest("mkdir", f"{OWN}/a{deep}"),
+            "600 more": await both.guest("mkdir", f"{OWN}/b{deep}"),
+            "what is there": await both.guest("directory", OWN),
+            "one more": await both.guest("mkdir", f"{OWN}/c"),
+            "600 after they are gone": [
+                await both.guest("rm", f"{OWN}/a"),
+                await both.guest("mkdir", f"{OWN}/b{deep}"),
+            ],
+        },
+        "dom0": {
+            "transactions": await both.dom0("begin_many", 30),
+            "watches": await both.dom0("watch_many", "data", 150),
+            "600 of the guest's": await both.dom0("mkdir", f"{both.home}/{OWN}/d{deep}"),
+            "600 of its own": await both.dom0("mkdir", f"{SHARED}/a{deep}"),
+            "600 more": await both.dom0("mkdir", f"{SHARED}/b{deep}"),
+        },
+    }

@@ -22,7 +22,7 @@ class XenAudioError(OSError):
 
 
 class NotFoundError(XenAudioError, FileNotFoundError):
-    """ENOENT: no such node, grant, port or socket."""
+    """ENOENT: no such node or socket."""
 
 
 class DeniedError(XenAudioError, PermissionError):

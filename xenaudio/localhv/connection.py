@@ -417,6 +417,8 @@ class Connection:
                 port = channels.alloc_unbound(self.ports, remote)
             else:
                 party = self._machine.party_of(remote)
+                if party is None and not self._machine.grants.has_any(remote):
+                    raise WireError(errno.ESRCH)
                 port = channels.bind_interdomain(self.ports, party, remote_port)
             fds = []
             try:
@@ -436,17 +438,12 @@ class Connection:
         raise WireError(errno.ENOSYS)
 
     def _domid(self, domid: int) -> int:
-        if domid == wire.DOMID_SELF:
-            return self.guest.party.domid
-        if domid >= wire.DOMID_FIRST_RESERVED:
-            raise WireError(errno.EINVAL)
-        return domid
+        return self.guest.party.domid if domid == wire.DOMID_SELF else domid
 
     def _map(self, payload: bytes) -> tuple[bytes, list[int]]:
         remote, writable, refs = wire.unpack_refs(wire.GNTMAP, payload, wire.GNTMAP_MAX)
         remote = self._domid(remote)
-        party = self._machine.party_of(remote)
-        grants = self._machine.grants.map(self.grants, party, refs)
+        grants = self._machine.grants.map(self.grants, remote, refs)
         index: dict[int, int] = {}
         fds: list[int] = []
         pages = []

@@ -88,15 +88,11 @@ class EventChannels:
     def bind_interdomain(self, holder: PortHolder, owner: Party | None, number: int) -> Port:
         """A port bound to port `number` of `owner`, and pending at once.
 
-        ENOENT no such port; EACCES it is for another domain; EBUSY bound already; ENOSPC.
+        EINVAL: no such port, or for another domain, or bound already; ENOSPC.
         """
         peer = self._tables.get(owner, {}).get(number) if owner else None
-        if peer is None:
-            raise WireError(errno.ENOENT)
-        if peer.remote != holder.party.domid:
-            raise WireError(errno.EACCES)
-        if peer.peer is not None:
-            raise WireError(errno.EBUSY)
+        if peer is None or peer.remote != holder.party.domid or peer.peer is not None:
+            raise WireError(errno.EINVAL)
         mine = self._free(holder.party)
         port = Port(
             holder.party,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Grants of memory between domains, on sealed memfds.
 
-A holder (a connection) makes and maps grants for its domain, and what it made ends with it. An
-ended grant can no longer be mapped, but a mapping stays: its memory is in the other process's
-hands. Such a grant is listed, and its reference not used again, until nobody counts it as mapped.
+A holder (a connection) makes and maps grants for its domain, and what it made ends with it. A page
+that is mapped cannot be taken back: a grant that is to end stays, and can be mapped, until nobody
+counts it as mapped, also when its domain is gone (Xen keeps that as a zombie, and Linux tries each
+second to end the grant).
 
 Nobody can take a file descriptor back, so who maps what is what the holders say of themselves:
 an account for tests and people, not a barrier.
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 PAGE = 4096
 FIRST_REF = 8  # 0 to 7 are reserved, as on Xen
 LAST_REF = 64 * 512 - 1  # Xen's default of 64 frames of grant table, 512 entries each
+MAPPINGS_MAX = 64  # of one page: Linux in a PV domain maps it twice, and Xen counts up to 128
 
 
 class Party:
@@ -37,7 +39,7 @@ class Party:
 
 
 class _Memory:
-    """One memfd, closed when the last of its grants has ended."""
+    """One memfd, closed with the last of its grants."""
 
     def __init__(self, pages: int) -> None:
         self.fd = os.memfd_create("xenaudio-grant", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -66,7 +68,7 @@ class Grant:
     remote: int
     memory: _Memory
     page: int
-    ended: bool = False
+    ended: bool = False  # or to end, once it is not mapped
     mapped: Counter[Party] = field(default_factory=Counter)
 
 
@@ -83,8 +85,8 @@ class GrantTable:
     """The grants of all domains."""
 
     def __init__(self) -> None:
-        self._tables: dict[Party, dict[int, Grant]] = {}
-        self._next: dict[Party, int] = {}
+        self._tables: dict[int, dict[int, Grant]] = {}  # by the owner's domid
+        self._next: dict[int, int] = {}
 
     def allocate(self, holder: Holder, remote: int, count: int) -> tuple[list[int], int]:
         """Grants `count` new pages to `remote`: their references, and the memfd (not the caller's
@@ -92,7 +94,7 @@ class GrantTable:
         if not 1 <= count <= GNTALLOC_MAX:
             raise WireError(errno.EINVAL)
         party = holder.party
-        table = self._tables.setdefault(party, {})
+        table = self._tables.setdefault(party.domid, {})
         if LAST_REF - FIRST_REF + 1 - len(table) < count:
             raise WireError(errno.ENOSPC)
         try:
@@ -101,14 +103,14 @@ class GrantTable:
             log.warning("%s: cannot make %d pages to grant: %s", party.name, count, error)
             raise WireError(errno.ENOMEM) from error
         refs = []
-        ref = self._next.get(party, FIRST_REF)
+        ref = self._next.get(party.domid, FIRST_REF)
         for page in range(count):
             while ref in table:
                 ref = ref + 1 if ref < LAST_REF else FIRST_REF
             grant = Grant(party, party.domid, ref, remote, memory, page)
             table[ref] = holder.grants[ref] = grant
             refs.append(ref)
-        self._next[party] = ref + 1 if ref < LAST_REF else FIRST_REF
+        self._next[party.domid] = ref + 1 if ref < LAST_REF else FIRST_REF
         return refs, memory.fd
 
     def end(self, holder: Holder, refs: list[int]) -> None:
@@ -118,17 +120,19 @@ class GrantTable:
         for ref in refs:
             self._end(holder.grants.pop(ref))
 
-    def map(self, holder: Holder, owner: Party | None, refs: list[int]) -> list[Grant]:
-        """Maps pages that `owner` granted to the holder's domain. ENOENT, EACCES."""
-        table = self._tables.get(owner, {}) if owner else {}
-        grants = []
-        for ref in refs:
-            grant = table.get(ref)
-            if grant is None or grant.ended:
-                raise WireError(errno.ENOENT)
-            if grant.remote != holder.party.domid:
-                raise WireError(errno.EACCES)
-            grants.append(grant)
+    def has_any(self, owner_domid: int) -> bool:
+        """Whether there is a grant of this domain, which may be gone."""
+        return bool(self._tables.get(owner_domid))
+
+    def map(self, holder: Holder, owner_domid: int, refs: list[int]) -> list[Grant]:
+        """Maps pages that a domain granted to the holder's, or none of them. EINVAL."""
+        table = self._tables.get(owner_domid, {})
+        grants = [table[ref] for ref in refs if ref in table]
+        if len(grants) < len(refs) or any(g.remote != holder.party.domid for g in grants):
+            raise WireError(errno.EINVAL)
+        for grant, times in Counter(grants).items():
+            if grant.mapped.total() + times > MAPPINGS_MAX:
+                raise WireError(errno.EINVAL)
         for grant in grants:
             grant.mapped[holder.party] += 1
             holder.mappings[grant] += 1
@@ -154,15 +158,12 @@ class GrantTable:
 
     def listed(self, party: Party | None = None) -> Iterator[Grant]:
         """All grants of a domain, or of all."""
-        for owner, table in self._tables.items():
-            if party in (None, owner):
-                yield from table.values()
+        for table in self._tables.values():
+            yield from (grant for grant in table.values() if party in (None, grant.owner))
 
     def _end(self, grant: Grant) -> None:
-        if not grant.ended:
-            grant.ended = True
-            grant.memory.release()
-            self._forget_if_done(grant)
+        grant.ended = True
+        self._forget_if_done(grant)
 
     def _unmap(self, holder: Holder, grant: Grant, times: int) -> None:
         holder.mappings[grant] -= times
@@ -175,7 +176,8 @@ class GrantTable:
 
     def _forget_if_done(self, grant: Grant) -> None:
         if grant.ended and not grant.mapped:
-            table = self._tables[grant.owner]
+            grant.memory.release()
+            table = self._tables[grant.owner_domid]
             del table[grant.ref]
             if not table:
-                del self._tables[grant.owner]
+                del self._tables[grant.owner_domid]

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from .wire import PAYLOAD_MAX, REL_PATH_MAX, WireError
+from .wire import PAYLOAD_MAX, REL_PATH_MAX, WireError, whole_int
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,9 @@ Perms = tuple[Perm, ...]
 
 
 def parse_perm(text: str) -> Perm:
-    """`n0`, `r1`, `w2` or `b3`. EINVAL otherwise."""
-    if text[:1] not in _BITS or not re.fullmatch(r"[0-9]{1,5}", text[1:], re.ASCII):
-        raise WireError(errno.EINVAL)
-    domid = int(text[1:])
-    if domid > 0xFFFF:
+    """`n0`, `r1`, `w2` or `b3`, whether there is such a domain or not. EINVAL otherwise."""
+    domid = whole_int(text[1:])
+    if text[:1] not in _BITS or domid is None:
         raise WireError(errno.EINVAL)
     return Perm(domid, _BITS[text[0]])
 

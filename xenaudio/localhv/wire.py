@@ -8,6 +8,7 @@ Integers have the machine's byte order, as both headers have it.
 from __future__ import annotations
 
 import errno
+import re
 import struct
 from enum import IntEnum
 from typing import NamedTuple
@@ -66,7 +67,8 @@ GNTMAP_MAX = 128
 DOMID_FIRST_RESERVED = 0x7FF0
 DOMID_SELF = 0x7FF0
 
-# The errors that xs_wire.h can name. Any other one travels as EINVAL, as xenstored has it.
+# The errors that xs_wire.h can name, and local_wire.h's own ESRCH. Any other one travels as EINVAL,
+# as xenstored has it.
 _ERRORS = frozenset(
     {
         errno.EINVAL,
@@ -85,8 +87,12 @@ _ERRORS = frozenset(
         errno.EISCONN,
         errno.E2BIG,
         errno.EPERM,
+        errno.ESRCH,
     }
 )
+
+
+_INTEGER = re.compile(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))", re.ASCII)
 
 
 class WireError(Exception):
@@ -143,6 +149,16 @@ def leading_int(text: bytes) -> int:
         return int(text[:end])
     except ValueError:
         return 0
+
+
+def whole_int(text: str) -> int | None:
+    """C's strtol with base 0, if it reads all of the text: decimal, 0x hexadecimal or 0 octal."""
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        return None
+    sign, hexadecimal, octal, decimal = match.groups()
+    number = int(hexadecimal or octal or decimal, 16 if hexadecimal else 8 if octal else 10)
+    return -number if sign == "-" else number
 
 
 def unpack_refs(head: struct.Struct, payload: bytes, most: int) -> tuple[int, int, list[int]]:

@@ -561,7 +561,8 @@ async def hole_in_directory(front: RawFrontend) -> None:
 
 @attack
 async def one_page_a_thousand_times(front: RawFrontend) -> None:
-    """OPEN with a buffer of 1024 pages that are all the same: it plays this guest's own octets."""
+    """OPEN with a buffer of 1024 pages that are all the same: no domain can map a page that often; of
+    50 pages it plays this guest's own octets."""
     await connect_large(front)
     stream = front.playback
     pcm = stream.pcm(LARGE)
@@ -569,6 +570,8 @@ async def one_page_a_thousand_times(front: RawFrontend) -> None:
         at = 4 + page * 4 if page < 1023 else PAGE + 4
         struct.pack_into("=I", pcm.directory.memory, at, pcm.buffer.grefs[0])
     payload = raw.open_payload(buffer_sz=LARGE, gref_directory=pcm.gref, period_sz=3840)
+    await stream.refused(raw.OPEN, payload, raw.EINVAL)
+    payload = raw.open_payload(buffer_sz=50 * PAGE, gref_directory=pcm.gref, period_sz=3840)
     await stream.succeed(raw.OPEN, payload)
     require(await stream.rw(4 * 4096 - 2000, BUFFER) == 0, "WRITE")
     await stream.trigger(raw.START)
@@ -922,10 +925,7 @@ async def memory_hog(front: RawFrontend) -> None:
         await front.add(f"{1 + number // 8}/{number % 8}", "p")
     await _allow_heavy(front)
     await front.connect()
-    pcm = front.playback.pcm(LARGE)
-    for page in range(1024):  # a guest that spends but one page for each
-        at = 4 + page * 4 if page < 1023 else PAGE + 4
-        struct.pack_into("=I", pcm.directory.memory, at, pcm.buffer.grefs[0])
+    pcm = front.playback.pcm(LARGE)  # one for all: a guest that spends little for them
     payload = raw.open_payload(
         rate=768000,
         pcm_format=16,
