@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import signal
 import time
@@ -85,7 +84,7 @@ class Dom0:
         self.machine = machine
         self._backend: Backend | None = None
         self._guests: dict[int, Guest] = {}
-        self._names = itertools.count(1)
+        self._offered: Pattern | None = None
 
     def start(self, script: str) -> Job:
         """Begin a shell script."""
@@ -139,7 +138,9 @@ class Dom0:
 
     def offer(self, pattern: Pattern) -> None:
         """Have the guests record this pattern, and silence after it, from now on."""
-        self.run(f"python3 /harness/pattern.py wav {pattern} >{RECORDED}")
+        if pattern != self._offered:
+            self.run(f"python3 /harness/pattern.py wav {pattern} >{RECORDED}")
+            self._offered = pattern
 
     def played(self, guest: Guest) -> str:
         """Return the path of what a guest played last."""

@@ -87,6 +87,7 @@ class Guest:
         """Seconds that `xl create` took, on dom0's clock."""
         self._machine = machine
         self._numbers = itertools.count(1)
+        self._made: dict[tuple[Pattern, str], str] = {}
 
     def __str__(self) -> str:
         return f"{self.name} ({self.domid})"
@@ -127,10 +128,12 @@ class Guest:
         return f"/run/{next(self._numbers)}.{suffix}"
 
     def make(self, pattern: Pattern, kind: Literal["raw", "wav"]) -> str:
-        """Make a file of a pattern; returns its path in the guest."""
-        path = self._file(kind)
-        self.run(f"python3 /harness/pattern.py {kind} {pattern} > {path}")
-        return path
+        """Make a file of a pattern, unless there is one; returns its path in the guest."""
+        if (pattern, kind) not in self._made:
+            path = self._file(kind)
+            self.run(f"python3 /harness/pattern.py {kind} {pattern} > {path}")
+            self._made[pattern, kind] = path
+        return self._made[pattern, kind]
 
     def check(self, pattern: Pattern, path: str) -> str:
         """Say where a pattern is in a file in the guest. CommandFailed if it is not, whole."""

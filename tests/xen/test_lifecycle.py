@@ -44,10 +44,13 @@ def plays_bit_exact(dom0: Dom0, guest: Guest, seed: int) -> None:
 
 
 def once_heard(*guests: Guest) -> str:
-    """Return a script that waits in dom0 until something of what each guest plays has arrived."""
-    arrived = f'find {PLAYED} -name "$1-*" -size +100k | grep -q .'
-    wait = f"for i in $(seq 600); do {arrived} && return; sleep 0.05; done; false"
-    return f"heard() {{ {wait}; }};" + " &&".join(f" heard {guest.name}" for guest in guests)
+    """Return a script that waits in dom0 until half a second of what each guest plays has arrived.
+
+    What they played before must be forgotten.
+    """
+    file = f"{PLAYED}/$1-0-0-0.wav"
+    wait = f"timeout 60 tail -c +100000 -F {file} 2>/dev/null | head -c 1 | wc -c"
+    return f'heard() {{ [ "$({wait})" = 1 ]; }};' + " &&".join(f" heard {g.name}" for g in guests)
 
 
 def while_heard(dom0: Dom0, playing: dict[Guest, Job], script: str) -> Done:

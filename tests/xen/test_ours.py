@@ -9,7 +9,7 @@ from .dom0 import Backend, Dom0
 from .domain.pattern import Pattern
 from .guest import Guest
 from .machine import Job
-from .test_lifecycle import await_nothing_left, once_heard, plays_bit_exact, while_heard
+from .test_lifecycle import await_nothing_left, once_heard, while_heard
 
 BUFFER = 48000 // 10
 """Frames of the buffer of `xenaudio play`: what the backend had of it is played again."""
@@ -85,7 +85,6 @@ def test_goes_on_in_a_guest_saved_and_restored(dom0: Dom0, debian: Guest) -> Non
     assert debian.domid != saved
     assert "waiting" in playing.done().err
     assert_continued(pattern, dom0.pieces(pattern, debian), again=BUFFER)
-    plays_bit_exact(dom0, debian, 55)
     held = dom0.holding()
     assert (held.mappings, held.handles) == (before.mappings, before.handles)
     # Linux stops with a BUG when an event channel is closed that was lost on the way.
