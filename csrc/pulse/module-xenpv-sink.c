@@ -8,12 +8,8 @@
  */
 #include "config.h"
 
-#include <stdio.h>
-#include <string.h>
-
 #include <pulse/proplist.h>
 #include <pulse/rtclock.h>
-#include <pulse/timeval.h>
 #include <pulse/xmalloc.h>
 #include <pulsecore/core-util.h>
 #include <pulsecore/log.h>
@@ -23,8 +19,8 @@
 #include <pulsecore/module.h>
 #include <pulsecore/sink.h>
 
-#include "card-formats.h"
 #include "card-thread.h"
+#include "device-arguments.h"
 #include "sndif/xen.h"
 #include "stream-open.h"
 
@@ -33,30 +29,9 @@ PA_MODULE_DESCRIPTION("Sink on a Xen guest's paravirtual sound card");
 PA_MODULE_VERSION(PACKAGE_VERSION);
 PA_MODULE_LOAD_ONCE(false);
 PA_MODULE_USAGE("sink_name=<name for the sink> "
-                "sink_properties=<properties for the sink> "
-                "device=<number of the card, 0 is the first> "
-                "pcm=<PCM device of the card> "
-                "stream=<stream of the PCM device> "
-                "format=<sample format> "
-                "rate=<sample rate> "
-                "channels=<number of channels> "
-                "channel_map=<channel map> "
-                "latency_msec=<the longest latency, and the buffer's size> "
-                "hypervisor=<xen, or the socket of a domain of the stand-in>");
+                "sink_properties=<properties for the sink> " XA_PULSE_USAGE);
 
-static const char *const valid_modargs[] = {
-    "sink_name", "sink_properties", "device",      "pcm",          "stream",     "format",
-    "rate",      "channels",        "channel_map", "latency_msec", "hypervisor", NULL,
-};
-
-/* How long clients wait, from a standstill, for a stream that is being opened. */
-#define PATIENCE_US UINT64_C(500000)
-/* What a position may be late before the sink goes on without. */
-#define LATE_US UINT64_C(80000)
-/* Rendered in one go while no backend plays. */
-#define CLOCKED_BLOCK_US UINT64_C(20000)
-/* A clock that is further behind has stood still, as the whole guest does when it is paused. */
-#define CLOCK_LOST_US UINT64_C(1000000)
+static const char *const valid_modargs[] = {"sink_name", "sink_properties", XA_PULSE_MODARGS, NULL};
 
 enum phase {
     PHASE_ASLEEP,  /* suspended: nothing is open */
@@ -181,11 +156,11 @@ static void fill(struct userdata *u, struct xa_stream *front)
 /* Renders by the clock, for nobody. */
 static uint64_t render_clocked(struct userdata *u, uint64_t now)
 {
-    uint64_t block = PA_MIN(u->latency, CLOCKED_BLOCK_US);
+    uint64_t block = PA_MIN(u->latency, XA_PULSE_CLOCKED_BLOCK);
     size_t octets =
         PA_MAX(pa_usec_to_bytes(block, &u->sink->sample_spec), (size_t) u->stream.frame);
 
-    if (now > u->clock_us + CLOCK_LOST_US)
+    if (now > u->clock_us + XA_PULSE_CLOCK_LOST)
         u->clock_us = now;
     while (u->clock_us <= now) {
         pa_memchunk chunk;
@@ -234,7 +209,8 @@ static bool unsuitable(const struct userdata *u)
 /* When a stream is taken for silent that told of no position since. */
 static uint64_t silent_at(const struct userdata *u, const struct xa_stream *front)
 {
-    return last_position_us(u, front) + LATE_US + xa_pulse_us(&u->stream, u->stream.period_frames);
+    return last_position_us(u, front) + XA_PULSE_LATE +
+           xa_pulse_us(&u->stream, u->stream.period_frames);
 }
 
 /* The stream is open and started. Returns the next deadline. */
@@ -255,7 +231,7 @@ static uint64_t play(struct userdata *u, struct xa_stream *front, uint64_t now)
     if (u->reopening) {
         if (xa_stream_heard(front) >= u->sound_until) {
             u->phase = PHASE_WAITING;
-            u->wait_until_us = now + PATIENCE_US;
+            u->wait_until_us = now + XA_PULSE_PATIENCE;
             u->reopening = false;
             drop_rest(u);
             xa_pulse_stream_close(&u->stream, now, &deadline);
@@ -286,7 +262,7 @@ static uint64_t run_sink(struct xa_pulse_client *client, uint64_t now)
     }
     if (u->phase == PHASE_ASLEEP) {
         u->phase = PHASE_WAITING;
-        u->wait_until_us = now + PATIENCE_US;
+        u->wait_until_us = now + XA_PULSE_PATIENCE;
     }
     status = xa_pulse_stream_strive(&u->stream, u->latency, now, &deadline);
     front = xa_pulse_stream_front(&u->stream);
@@ -355,145 +331,18 @@ static void update_latency(pa_sink *sink)
 
 /* ---- On the main thread ---- */
 
-static int read_arguments(pa_modargs *arguments, uint32_t *device, struct xa_pulse_address *address)
+static int make_sink(struct userdata *u, pa_modargs *arguments,
+                     const struct xa_pulse_device *device)
 {
-    static const char *const names[] = {"pcm", "stream"};
-    int *const values[] = {&address->pcm, &address->stream};
-
-    if (pa_modargs_get_value_u32(arguments, "device", device) < 0 || *device > 65535) {
-        pa_log_error("device= wants the number of a card: 0 to 65535");
-        return -1;
-    }
-    for (size_t i = 0; i < PA_ELEMENTSOF(names); i++) {
-        uint32_t number = 0;
-
-        *values[i] = -1;
-        if (!pa_modargs_get_value(arguments, names[i], NULL))
-            continue;
-        if (pa_modargs_get_value_u32(arguments, names[i], &number) < 0 || number > 255) {
-            pa_log_error("%s= wants a number: 0 to 255", names[i]);
-            return -1;
-        }
-        *values[i] = (int) number;
-    }
-    return 0;
-}
-
-/* Why there is no sink: with what helps. */
-static int check_description(const struct xa_pulse_description *description, uint32_t device,
-                             const struct xa_pulse_address *address)
-{
-    switch (description->state) {
-    case XA_CARD_ABSENT:
-    case XA_CARD_FAILED:
-        pa_log_error("no card %u: %s. Cards are given to this guest with vsnd= in its xl"
-                     " configuration, or with xl vsnd-attach",
-                     device, description->reason);
-        return -1;
-    case XA_CARD_STARTING:
-        return 0; /* the store takes its time: the sink goes on by the clock meanwhile */
-    default:
-        if (description->found)
-            return 0;
-        pa_log_error("card %u has no stream to play (type=p) that fits pcm=%d stream=%d (-1: any)",
-                     device, address->pcm, address->stream);
-        return -1;
-    }
-}
-
-static int choose_spec(struct userdata *u, pa_modargs *arguments,
-                       const struct xa_pulse_description *description, pa_sample_spec *spec,
-                       pa_channel_map *map)
-{
-    struct xa_pulse_asked asked = {
-        .format = pa_modargs_get_value(arguments, "format", NULL) != NULL,
-        .rate = pa_modargs_get_value(arguments, "rate", NULL) != NULL,
-        .channels = pa_modargs_get_value(arguments, "channels", NULL) ||
-                    pa_modargs_get_value(arguments, "channel_map", NULL),
-    };
-    char why[256];
-
-    *spec = u->core->default_sample_spec;
-    if (pa_modargs_get_sample_spec(arguments, spec) < 0) {
-        pa_log_error("format=, rate= or channels= is not one that PulseAudio knows");
-        return -1;
-    }
-    if (pa_modargs_get_value(arguments, "channel_map", NULL)) {
-        if (!pa_channel_map_parse(map, pa_modargs_get_value(arguments, "channel_map", NULL))) {
-            pa_log_error("channel_map= is not one that PulseAudio knows");
-            return -1;
-        }
-        if (pa_modargs_get_value(arguments, "channels", NULL) && map->channels != spec->channels) {
-            pa_log_error("channel_map= has %u channels, channels= says %u", map->channels,
-                         spec->channels);
-            return -1;
-        }
-        spec->channels = map->channels;
-    }
-    if (!xa_pulse_choose_spec(description->found ? &description->config : NULL, &asked, spec, why,
-                              sizeof(why))) {
-        pa_log_error("%s", why);
-        return -1;
-    }
-    if (!pa_modargs_get_value(arguments, "channel_map", NULL))
-        xa_pulse_channel_map(map, spec->channels);
-    return 0;
-}
-
-static void describe_device(pa_proplist *properties, uint32_t device,
-                            const struct xa_pulse_description *description)
-{
-    const struct xa_stream_config *config = &description->config;
-    const char *card = *description->long_name ? description->long_name : description->short_name;
-    const char *pcm = config->pcm_name;
-
-    pa_proplist_sets(properties, PA_PROP_DEVICE_API, "xenpv");
-    pa_proplist_sets(properties, PA_PROP_DEVICE_CLASS, "sound");
-    pa_proplist_sets(properties, PA_PROP_DEVICE_BUS, "xen");
-    pa_proplist_sets(properties, PA_PROP_DEVICE_ICON_NAME, "audio-card");
-    if (*config->unique_id)
-        pa_proplist_setf(properties, PA_PROP_DEVICE_STRING, "vsnd %u %s", device,
-                         config->unique_id);
-    if (*card && *pcm && !pa_streq(card, pcm))
-        pa_proplist_setf(properties, PA_PROP_DEVICE_DESCRIPTION, "%s %s", card, pcm);
-    else
-        pa_proplist_sets(properties, PA_PROP_DEVICE_DESCRIPTION,
-                         *card ? card : (*pcm ? pcm : "Xen sound card"));
-}
-
-static int make_sink(struct userdata *u, pa_modargs *arguments, uint32_t device,
-                     const struct xa_pulse_address *address,
-                     const struct xa_pulse_description *description)
-{
-    uint32_t latency_msec = (uint32_t) (XA_PULSE_LATENCY_DEFAULT / PA_USEC_PER_MSEC);
-    uint64_t most;
     pa_sink_new_data data;
-    pa_sample_spec spec;
-    pa_channel_map map;
-    char name[64];
 
-    if (choose_spec(u, arguments, description, &spec, &map) < 0)
-        return -1;
-    if (pa_modargs_get_value_u32(arguments, "latency_msec", &latency_msec) < 0 ||
-        latency_msec < XA_PULSE_LATENCY_MIN / PA_USEC_PER_MSEC ||
-        latency_msec > XA_PULSE_LATENCY_MAX / PA_USEC_PER_MSEC) {
-        pa_log_error("latency_msec= wants milliseconds: 2 to 2000");
-        return -1;
-    }
-    most = latency_msec * PA_USEC_PER_MSEC;
-    if (description->found)
-        most = xa_pulse_latency_most(&description->config, &spec, most);
-    xa_pulse_stream_init(&u->stream, u->card, address, &spec);
-
-    snprintf(name, sizeof(name), "xenpv_output.%u.%d.%d", device, PA_MAX(address->pcm, 0),
-             PA_MAX(address->stream, 0));
     pa_sink_new_data_init(&data);
     data.driver = __FILE__;
     data.module = u->module;
-    pa_sink_new_data_set_name(&data, pa_modargs_get_value(arguments, "sink_name", name));
-    pa_sink_new_data_set_sample_spec(&data, &spec);
-    pa_sink_new_data_set_channel_map(&data, &map);
-    describe_device(data.proplist, device, description);
+    pa_sink_new_data_set_name(&data, pa_modargs_get_value(arguments, "sink_name", device->name));
+    pa_sink_new_data_set_sample_spec(&data, &device->spec);
+    pa_sink_new_data_set_channel_map(&data, &device->map);
+    xa_pulse_device_describe(device, data.proplist);
     if (pa_modargs_get_proplist(arguments, "sink_properties", data.proplist, PA_UPDATE_REPLACE) <
         0) {
         pa_log_error("sink_properties= is no list of properties");
@@ -509,12 +358,12 @@ static int make_sink(struct userdata *u, pa_modargs *arguments, uint32_t device,
     u->sink->parent.process_msg = process_message;
     u->sink->update_requested_latency = update_latency;
     u->sink->userdata = u;
-    u->latency = most;
+    u->latency = device->latency_us;
     pa_sink_set_asyncmsgq(u->sink, xa_pulse_card_queue(u->card));
     pa_sink_set_rtpoll(u->sink, xa_pulse_card_rtpoll(u->card));
     pa_sink_set_max_rewind(u->sink, 0);
-    pa_sink_set_max_request(u->sink, pa_usec_to_bytes(most, &spec));
-    pa_sink_set_latency_range(u->sink, XA_PULSE_LATENCY_MIN, most);
+    pa_sink_set_max_request(u->sink, pa_usec_to_bytes(u->latency, &device->spec));
+    pa_sink_set_latency_range(u->sink, XA_PULSE_LATENCY_MIN, u->latency);
     return 0;
 }
 
@@ -523,10 +372,8 @@ void pa__done(pa_module *m);
 int pa__init(pa_module *m)
 {
     struct userdata *u = pa_xnew0(struct userdata, 1);
-    struct xa_pulse_address address = {.capture = false};
-    struct xa_pulse_description description;
+    struct xa_pulse_device device;
     pa_modargs *arguments;
-    uint32_t device = 0;
 
     m->userdata = u;
     u->core = m->core;
@@ -541,20 +388,11 @@ int pa__init(pa_module *m)
         pa_log_error("an argument is not one of this module's: %s", m->argument);
         goto fail;
     }
-    if (read_arguments(arguments, &device, &address) < 0)
+    if (xa_pulse_device_find(m->core, arguments, false, &device) < 0)
         goto fail;
-    u->card =
-        xa_pulse_card_get(m->core, pa_modargs_get_value(arguments, "hypervisor", NULL), device);
-    if (!u->card)
-        goto fail;
-    xa_pulse_card_describe(u->card, &address, &description);
-    if (check_description(&description, device, &address) < 0)
-        goto fail;
-    if (description.found) {
-        address.pcm = description.config.pcm;
-        address.stream = description.config.index;
-    }
-    if (make_sink(u, arguments, device, &address, &description) < 0)
+    u->card = device.card;
+    xa_pulse_stream_init(&u->stream, u->card, &device.address, &device.spec);
+    if (make_sink(u, arguments, &device) < 0)
         goto fail;
     pa_modargs_free(arguments);
     xa_pulse_card_add(u->card, &u->client);

@@ -89,11 +89,28 @@ static int query(struct xa_pulse_stream *stream, struct xa_stream *front)
     return xa_stream_query(front, &ranges);
 }
 
+/* How many frames of a period are wanted for a latency. */
+static uint64_t period_for(const struct xa_pulse_stream *stream, uint64_t latency)
+{
+    unsigned periods = stream->address.capture ? XA_PULSE_CAPTURE_PERIODS : XA_PULSE_PERIODS;
+
+    return xa_pulse_frames(stream, latency) / periods;
+}
+
+/* What is captured waits for us: a large buffer costs no latency, and a small one frames. */
+static uint64_t buffer_for(const struct xa_pulse_stream *stream, uint64_t latency)
+{
+    if (!stream->address.capture)
+        return xa_pulse_frames(stream, latency);
+    return PA_MAX(4 * period_for(stream, latency),
+                  xa_pulse_frames(stream, XA_PULSE_LATENCY_DEFAULT));
+}
+
 /* Period and buffer for a latency, within what the backend can do, as far as it said so. */
 static void choose_geometry(struct xa_pulse_stream *stream, struct xa_stream *front,
                             uint64_t latency)
 {
-    uint64_t buffer = xa_pulse_frames(stream, latency);
+    uint64_t buffer = buffer_for(stream, latency);
     uint64_t most = xa_stream_config(front)->pcm_config.buffer_max / stream->frame;
     uint64_t period;
     struct xa_stream_ranges ranges;
@@ -105,9 +122,9 @@ static void choose_geometry(struct xa_pulse_stream *stream, struct xa_stream *fr
         ranges.period_max = (uint32_t) (most / 2);
     }
     most = PA_MIN(most, ranges.buffer_max);
-    buffer = PA_MIN(PA_MAX(buffer, ranges.buffer_min), most);
-    period = PA_MIN(PA_MAX(buffer / XA_PULSE_PERIODS, ranges.period_min), ranges.period_max);
+    period = PA_MIN(PA_MAX(period_for(stream, latency), ranges.period_min), ranges.period_max);
     period = PA_MAX(period, 1u);
+    buffer = PA_MAX(buffer, ranges.buffer_min);
     buffer = PA_MIN(PA_MAX(buffer, 2 * period), most);
     stream->buffer_frames = (uint32_t) buffer;
     stream->period_frames = (uint32_t) PA_MIN(period, PA_MAX(buffer / 2, 1u));

@@ -24,6 +24,17 @@
  * two more are there, so that neither side's late waking is a gap.
  */
 #define XA_PULSE_PERIODS 3u
+/* Of a capture stream, how many periods its latency has: one is gathered, then fetched. */
+#define XA_PULSE_CAPTURE_PERIODS 2u
+
+/* What a position may be late before a sink or source goes on without, microseconds. */
+#define XA_PULSE_LATE UINT64_C(80000)
+/* How long clients wait, from a standstill, for a stream that is being opened. */
+#define XA_PULSE_PATIENCE UINT64_C(500000)
+/* Rendered or posted in one go while there is no backend. */
+#define XA_PULSE_CLOCKED_BLOCK UINT64_C(20000)
+/* A clock that is further behind has stood still, as the whole guest does when it is paused. */
+#define XA_PULSE_CLOCK_LOST UINT64_C(1000000)
 
 enum xa_pulse_status {
     XA_PULSE_NEVER, /* it will not be open soon: no backend, or it refuses */

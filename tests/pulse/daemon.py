@@ -133,6 +133,32 @@ class PulseAudio:
         options += [f"--device={sink}"] if sink else []
         return subprocess.Popen(["pacat", "--raw", *options, str(file)], env=self.env)
 
+    def recorder(
+        self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000
+    ) -> subprocess.Popen[bytes]:
+        """Begin to record to a file of raw samples."""
+        format, channels, rate = sample_spec.split()
+        options = [f"--format={format}", f"--channels={channels}", f"--rate={rate}"]
+        options += ["--no-remap", f"--latency-msec={latency_ms}"]
+        return subprocess.Popen(["parec", "--raw", *options, str(file)], env=self.env)
+
+    def record(
+        self,
+        file: Path,
+        octets: int,
+        sample_spec: str = "s16le 2 48000",
+        latency_ms: int = 1000,
+    ) -> bytes:
+        """Record until there are so many octets; return them and perhaps more."""
+        with self.recorder(file, sample_spec, latency_ms) as recorder:
+            try:
+                wait_until(
+                    lambda: file.exists() and file.stat().st_size >= octets, "it is recorded"
+                )
+            finally:
+                recorder.kill()
+        return file.read_bytes()
+
     def play(self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000) -> None:
         """Play a file of raw samples to its end."""
         with self.client(file, sample_spec, latency_ms) as client:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import StartPulse
 from machine import Backend, Machine, wait_until
-from pcm import counter, judge, named, random_samples, read_wav, to_wav
+from pcm import counter, judge, named, random_samples, to_wav
+from sound import beginning_as, counted_frames, files_of, played_octets, sound_file
 
 CARD = (
     "[['CARD, short-name=Main, channels-min=1, channels-max=8, buffer-size=4194304,"
@@ -24,34 +24,9 @@ SLOW = "latency_msec=400"
 """A buffer that outlasts a busy machine."""
 
 
-def frames_of(*files: Path) -> np.ndarray:
-    """Return the counter's frames in files, one after the other, without the silence."""
-    sound = [np.frombuffer(read_wav(file).octets, "<u4") for file in files]
-    joined = np.concatenate(sound).astype(np.int64)
-    return joined[joined != 0]
-
-
-def sound_file(folder: Path, samples: bytes, silence: int) -> Path:
-    """Write what a client plays.
-
-    PulseAudio takes a stream for ended when it is rendered: the silence that follows is longer than
-    the sink's latency, so that the sound before it was heard by then.
-    """
-    file = folder / "sound.raw"
-    file.write_bytes(samples + bytes(silence))
-    return file
-
-
 def counter_file(folder: Path, seconds: float) -> tuple[Path, int]:
     frames = int(RATE * seconds)
     return sound_file(folder, counter(frames), RATE * 4), frames
-
-
-def beginning_as(octets: bytes, sound: bytes) -> bytes:
-    """Return as much as `sound` has, from where it begins."""
-    at = octets.find(sound[:256])
-    assert at >= 0, "the sound is not there"
-    return octets[at : at + len(sound)]
 
 
 class Case(NamedTuple):
@@ -92,15 +67,8 @@ def test_what_a_client_plays_arrives_bit_for_bit(
     daemon.stop()
     backend.stop()
     expected = to_wav(named(case.wire), samples)
-    heard = b"".join(read_wav(path).octets for path in sorted(played.iterdir(), key=made_at))
+    heard = played_octets(files_of(played))
     assert beginning_as(heard, expected) == expected
-
-
-def made_at(file: Path) -> int:
-    """Order the files of a stream that was opened several times."""
-    number = re.search(r"-(\d+)-\d+-\d+(?:-(\d+))?\.wav$", file.name)
-    assert number is not None
-    return int(number[2] or 1)
 
 
 def test_packed_24_bit_samples_are_converted_exactly(
@@ -113,7 +81,7 @@ def test_packed_24_bit_samples_are_converted_exactly(
     daemon.play(file, "s24le 2 48000")
     daemon.stop()
     backend.stop()
-    heard = b"".join(read_wav(path).octets for path in sorted(played.iterdir(), key=made_at))
+    heard = played_octets(files_of(played))
     assert beginning_as(heard, packed) == packed
 
 
@@ -133,9 +101,7 @@ def test_at_a_low_latency_too_no_frame_is_lost_or_comes_twice(
     daemon.stop()
     backend.stop()
     # Only silence may be between them, where this machine is late.
-    assert np.array_equal(
-        frames_of(*sorted(played.iterdir(), key=made_at)), np.arange(1, frames + 1)
-    )
+    assert np.array_equal(counted_frames(files_of(played)), np.arange(1, frames + 1))
 
 
 def test_a_client_that_wants_less_latency_costs_the_others_no_frame(
@@ -152,9 +118,9 @@ def test_a_client_that_wants_less_latency_costs_the_others_no_frame(
         assert client.wait(30) == 0
     daemon.stop()
     backend.stop()
-    opened = sorted(played.iterdir(), key=made_at)
+    opened = files_of(played)
     assert len(opened) > 1  # or nothing changed, and nothing was tested
-    assert np.array_equal(frames_of(*opened), np.arange(1, frames + 1))
+    assert np.array_equal(counted_frames(opened), np.arange(1, frames + 1))
 
 
 def test_it_plays_on_when_the_backend_was_killed_and_comes_back(
@@ -167,14 +133,14 @@ def test_it_plays_on_when_the_backend_was_killed_and_comes_back(
         wait_until(lambda: backend.last_stats("guest"), "it plays")
         time.sleep(1)
         backend.kill()
-        before = set(played.iterdir())
+        before = files_of(played)
         time.sleep(1)
         again = backend.restarted()
         assert client.wait(30) == 0
     daemon.stop()
     again.stop()
-    after = sorted(set(played.iterdir()) - before, key=made_at)
-    heard = frames_of(*after)
+    after = [file for file in files_of(played) if file not in before]
+    heard = counted_frames(after)
     # Nothing is late and nothing comes twice: it is the sound's end, from some frame on.
     assert len(heard) > RATE
     assert np.array_equal(heard, np.arange(frames - len(heard) + 1, frames + 1))
@@ -238,8 +204,7 @@ def test_sinks_come_and_go_beside_one_that_plays(
         assert client.wait(30) == 0
     daemon.stop()
     backend.stop()
-    front = sorted(played.glob("guest-0-0-*.wav"), key=made_at)
-    verdict = judge(b"".join(read_wav(path).octets for path in front), frames)
+    verdict = judge(played_octets(files_of(played)), frames)
     assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
     assert max(counts[10:]) <= max(counts[:10])
 
