@@ -116,6 +116,20 @@ struct xa_stream *xa_pulse_card_stream(struct xa_pulse_card *card,
     return NULL;
 }
 
+/* Whether no other client has the stream. */
+static bool is_free(const struct xa_pulse_card *card, const struct xa_pulse_address *address)
+{
+    const struct xa_pulse_client *client;
+
+    PA_LLIST_FOREACH(client, card->clients)
+    {
+        if (client->address.capture == address->capture && client->address.pcm == address->pcm &&
+            client->address.stream == address->stream)
+            return false;
+    }
+    return true;
+}
+
 static void describe(struct xa_pulse_card *card, const struct describe *wanted)
 {
     struct xa_pulse_description *description = wanted->description;
@@ -144,6 +158,8 @@ static int process_message(pa_msgobject *object, int code, void *data, int64_t o
     (void) chunk;
     switch (code) {
     case MESSAGE_ADD:
+        if (!is_free(card, &client->address))
+            return -1;
         PA_LLIST_PREPEND(struct xa_pulse_client, card->clients, client);
         break;
     case MESSAGE_REMOVE:
@@ -376,9 +392,15 @@ pa_rtpoll *xa_pulse_card_rtpoll(struct xa_pulse_card *card)
     return card->rtpoll;
 }
 
-void xa_pulse_card_add(struct xa_pulse_card *card, struct xa_pulse_client *client)
+bool xa_pulse_card_add(struct xa_pulse_card *card, struct xa_pulse_client *client)
 {
-    pa_asyncmsgq_send(card->queues.inq, PA_MSGOBJECT(card), MESSAGE_ADD, client, 0, NULL);
+    if (pa_asyncmsgq_send(card->queues.inq, PA_MSGOBJECT(card), MESSAGE_ADD, client, 0, NULL) == 0)
+        return true;
+    pa_log_error("card %u: PCM device %d, stream %d is in use by another %s: unload that one, or"
+                 " name another stream with pcm= and stream=",
+                 card->device, client->address.pcm, client->address.stream,
+                 client->address.capture ? "source" : "sink");
+    return false;
 }
 
 void xa_pulse_card_remove(struct xa_pulse_card *card, struct xa_pulse_client *client)

@@ -25,6 +25,13 @@
 
 struct xa_pulse_card;
 
+/* Which stream is meant; -1: the first that there is. */
+struct xa_pulse_address {
+    int pcm;
+    int stream;
+    bool capture;
+};
+
 /* A sink or source, for the card's thread: each function is called there. */
 struct xa_pulse_client {
     /* Does what can be done at `now_us`. Returns when it must be called again at the latest,
@@ -35,15 +42,9 @@ struct xa_pulse_client {
                    enum xa_stream_event event, int error);
     /* The card's state is another one. */
     void (*card)(struct xa_pulse_client *client);
+    struct xa_pulse_address address;
     void *user;
     PA_LLIST_FIELDS(struct xa_pulse_client);
-};
-
-/* Which stream is meant; -1: the first that there is. */
-struct xa_pulse_address {
-    int pcm;
-    int stream;
-    bool capture;
 };
 
 /* What is known of a card, and of one stream of it. */
@@ -75,8 +76,9 @@ void xa_pulse_card_describe(struct xa_pulse_card *card, const struct xa_pulse_ad
 pa_asyncmsgq *xa_pulse_card_queue(struct xa_pulse_card *card);
 pa_rtpoll *xa_pulse_card_rtpoll(struct xa_pulse_card *card);
 
-/* From now on the thread calls the client; until xa_pulse_card_remove returns. */
-void xa_pulse_card_add(struct xa_pulse_card *card, struct xa_pulse_client *client);
+/* From now on the thread calls the client; until xa_pulse_card_remove returns. False: another
+ * client has its stream; it is in the log. */
+bool xa_pulse_card_add(struct xa_pulse_card *card, struct xa_pulse_client *client);
 void xa_pulse_card_remove(struct xa_pulse_card *card, struct xa_pulse_client *client);
 
 /* The frontend, and a stream of it or NULL. On the card's thread only. */

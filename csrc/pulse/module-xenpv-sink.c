@@ -46,6 +46,7 @@ struct userdata {
     pa_sink *sink;
     struct xa_pulse_card *card;
     struct xa_pulse_client client;
+    bool added; /* the card's thread calls it */
 
     /* The card's thread's alone, from here. */
     struct xa_pulse_stream stream;
@@ -394,8 +395,11 @@ int pa__init(pa_module *m)
     xa_pulse_stream_init(&u->stream, u->card, &device.address, &device.spec);
     if (make_sink(u, arguments, &device) < 0)
         goto fail;
+    u->client.address = device.address;
+    u->added = xa_pulse_card_add(u->card, &u->client);
+    if (!u->added)
+        goto fail;
     pa_modargs_free(arguments);
-    xa_pulse_card_add(u->card, &u->client);
     pa_sink_put(u->sink);
     return 0;
 
@@ -420,10 +424,11 @@ void pa__done(pa_module *m)
     if (!u)
         return;
     m->userdata = NULL;
-    if (u->sink && PA_SINK_IS_LINKED(u->sink->state)) {
+    /* Undoes what pa_sink_new did too: also where pa_sink_put was never called. */
+    if (u->sink)
         pa_sink_unlink(u->sink);
+    if (u->added)
         xa_pulse_card_remove(u->card, &u->client);
-    }
     drop_rest(u);
     if (u->sink)
         pa_sink_unref(u->sink);

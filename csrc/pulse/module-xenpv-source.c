@@ -48,6 +48,7 @@ struct userdata {
     pa_source *source;
     struct xa_pulse_card *card;
     struct xa_pulse_client client;
+    bool added; /* the card's thread calls it */
 
     /* The card's thread's alone, from here. */
     struct xa_pulse_stream stream;
@@ -331,8 +332,11 @@ int pa__init(pa_module *m)
     xa_pulse_stream_init(&u->stream, u->card, &device.address, &device.spec);
     if (make_source(u, arguments, &device) < 0)
         goto fail;
+    u->client.address = device.address;
+    u->added = xa_pulse_card_add(u->card, &u->client);
+    if (!u->added)
+        goto fail;
     pa_modargs_free(arguments);
-    xa_pulse_card_add(u->card, &u->client);
     pa_source_put(u->source);
     return 0;
 
@@ -357,10 +361,11 @@ void pa__done(pa_module *m)
     if (!u)
         return;
     m->userdata = NULL;
-    if (u->source && PA_SOURCE_IS_LINKED(u->source->state)) {
+    /* Undoes what pa_source_new did too: also where pa_source_put was never called. */
+    if (u->source)
         pa_source_unlink(u->source);
+    if (u->added)
         xa_pulse_card_remove(u->card, &u->client);
-    }
     if (u->source)
         pa_source_unref(u->source);
     if (u->card)

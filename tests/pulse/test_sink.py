@@ -256,6 +256,8 @@ def test_what_cannot_be_is_refused_with_what_can(machine: Machine, pulse: StartP
         assert cure in daemon.refusal("module-xenpv-sink", *arguments.split()), arguments
     index = daemon.load("module-xenpv-sink", "sink_name=xen")
     assert "xen" in daemon.asked("list", "short", "sinks")
+    assert "in use by another sink" in daemon.refusal("module-xenpv-sink", "sink_name=again")
+    assert "again" not in daemon.asked("list", "short", "sinks")
     daemon.asked("unload-module", index)
     daemon.stop()
 

@@ -208,4 +208,7 @@ def test_what_cannot_be_is_refused_with_what_can(machine: Machine, pulse: StartP
     daemon = pulse(domain, "load-module module-null-sink")
     for argument, cure in REFUSED.items():
         assert cure in daemon.refusal("module-xenpv-source", argument), argument
+    daemon.load("module-xenpv-source", "source_name=xen")
+    assert "in use by another source" in daemon.refusal("module-xenpv-source", "source_name=again")
+    assert "again" not in daemon.asked("list", "short", "sources")
     daemon.stop()
