@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from machine import HANG, wait_until
@@ -174,7 +175,18 @@ class PulseAudio:
         wait_until(left, f"{count} clients are left")
 
     def fds(self) -> dict[str, int]:
-        """Count its open file descriptors by kind."""
+        """Count its open file descriptors by kind, when those of clients that ended are closed."""
+        seen: list[dict[str, int]] = []
+
+        def at_rest() -> bool:
+            time.sleep(0.1)
+            seen.append(self._fds_now())
+            return len(seen) > 3 and all(now == seen[-1] for now in seen[-3:])
+
+        wait_until(at_rest, "its file descriptors stay the same")
+        return seen[-1]
+
+    def _fds_now(self) -> dict[str, int]:
         kinds: dict[str, int] = {}
         for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
