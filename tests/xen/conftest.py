@@ -19,7 +19,7 @@ from .figures import Figures
 from .guest import Guest, GuestConfig
 from .machine import Machine, MachineError
 
-TIMEOUT = 240
+TIMEOUT = 900
 """Seconds for a scenario, without its fixtures: the boot, and lasting guests, have their own."""
 
 _machines: list[Dom0] = []

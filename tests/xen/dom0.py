@@ -54,7 +54,7 @@ class Backend:
         """Return what it logged."""
         return self._machine.run(f"cat {LOG}").out
 
-    def await_log(self, text: str, limit: float = 60.0) -> None:
+    def await_log(self, text: str, limit: float = LIMIT) -> None:
         """Wait until its log says something."""
         end = time.monotonic() + limit
         while text not in self.log():
@@ -64,7 +64,7 @@ class Backend:
 
     def ended(self) -> Done:
         """Wait until it has ended."""
-        return self._job.wait(20.0)
+        return self._job.wait(LIMIT)
 
     def stop(self) -> Done:
         """Ask it to end, and wait until it has."""
@@ -171,7 +171,7 @@ class Dom0:
     def create(self, config: GuestConfig, *, wait: bool = True) -> Guest:
         """Create a guest and, unless told otherwise, wait until commands can be run in it."""
         (self.machine.share / f"{config.name}.cfg").write_text(config.text())
-        created_in = self.timed(f"xl create /host/{config.name}.cfg", limit=90.0)
+        created_in = self.timed(f"xl create /host/{config.name}.cfg", limit=300.0)
         domid = int(self.run(f"xl domid {config.name}").out)
         guest = self._guests[domid] = Guest(self.machine, config, domid)
         guest.created_in = created_in
@@ -181,7 +181,7 @@ class Dom0:
                 guest.await_card()
         return guest
 
-    def adopt(self, config: GuestConfig, creating: Job, limit: float = 90.0) -> Guest:
+    def adopt(self, config: GuestConfig, creating: Job, limit: float = 300.0) -> Guest:
         """Return a guest that a job creates, once commands can be run in it."""
         end = time.monotonic() + limit
         while (found := self.machine.run(f"xl domid {config.name}")).exit != 0:
@@ -203,13 +203,13 @@ class Dom0:
         self.run(
             f"{after} && mkfifo /run/saving && {{ cat /run/saving >/host/{guest.name}.saved & }} &&"
             f" xl save {guest.domid} /run/saving && wait && rm /run/saving",
-            limit=120.0,
+            limit=300.0,
         )
         self.await_gone(guest)
 
     def restore(self, guest: Guest) -> None:
         """Restore a saved guest, as another domain, and wait until commands can be run in it."""
-        self.run(f"xl restore /host/{guest.name}.saved && rm /host/{guest.name}.saved", limit=120.0)
+        self.run(f"xl restore /host/{guest.name}.saved && rm /host/{guest.name}.saved", limit=300.0)
         guest.domid = int(self.run(f"xl domid {guest.name}").out)
         self._guests[guest.domid] = guest
         guest.await_agent()
@@ -221,7 +221,7 @@ class Dom0:
         self.await_gone(guest)
         return time.monotonic() - begin
 
-    def await_gone(self, guest: Guest, limit: float = 40.0) -> None:
+    def await_gone(self, guest: Guest, limit: float = LIMIT) -> None:
         """Wait until a domain is gone; one of which a page is mapped stays, as a zombie."""
         end = time.monotonic() + limit
         while any(line.split()[1] == str(guest.domid) for line in self.domains()):
@@ -283,4 +283,4 @@ class Dom0:
     def logs(self) -> str:
         """Return the ends of the backend's, the toolstack's and the guests' logs."""
         files = f"{LOG} /var/log/xen/*.log /var/log/xen/console/*.log"
-        return self.machine.run(f"tail -n 40 {files}", limit=20.0).out
+        return self.machine.run(f"tail -n 40 {files}", limit=LIMIT).out

@@ -25,9 +25,9 @@ from typing import Any
 
 from .images import Images
 
-BOOT_LIMIT = 150.0
+BOOT_LIMIT = 400.0
 """Seconds within which dom0 is up, on a machine that is busy."""
-LIMIT = 60.0
+LIMIT = 200.0
 """Seconds within which a command ends, when nothing else is said."""
 
 # With other CPUs this QEMU's XSAVE and Xen's lazy FPU switching mix up the domains' registers.

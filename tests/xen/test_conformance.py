@@ -56,7 +56,7 @@ def test_xen_is_what_the_table_says(dom0: Dom0) -> None:
     guest = dom0.adopt(config, suite)
     guest.put([SUITE / "domain.py", SUITE / "peer.py"], "/run/conformance")
     peer = guest.start(f"{RUN} /run/conformance/peer.py")
-    done = suite.wait(150.0)
+    done = suite.wait(600.0)
     assert done.exit == 0, f"{done}\n{'' if peer.running else peer.wait()}"
     dom0.await_gone(guest)
     observed: dict[str, Any] = {}

@@ -22,7 +22,7 @@ LONG = Pattern(frames=30 * 48000)
 """What is played until something ends it."""
 
 
-def eventually(holds: Callable[[], bool], what: str, limit: float = 60.0) -> None:
+def eventually(holds: Callable[[], bool], what: str, limit: float = 200.0) -> None:
     """Wait until something holds."""
     end = time.monotonic() + limit
     while not holds():
