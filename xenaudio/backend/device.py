@@ -208,7 +208,9 @@ class Device:
         if front in SERVED and not await self._read_renegotiates():
             # Linux 6.1 crashes when its card is taken away while a player holds it.
             if front is own is XenbusState.CONNECTED:
-                await self._adopt()
+                # Its rings go on where they are. No PCM is open any more: players end.
+                log.info("%s: was left connected, going on", self)
+                await self._connect_or_close(adopted=True)
                 return
             if own in (XenbusState.CLOSING, XenbusState.CLOSED):
                 log.info("%s: was left in state %d, waiting for its guest to let go", self, own)
@@ -228,17 +230,6 @@ class Device:
             return await self._store.read(f"{self._frontend}/{FEATURE_RENEGOTIATE}") == "1"
         except (NotFoundError, DeniedError):
             return False
-
-    async def _adopt(self) -> None:
-        """Go on with the rings that a backend before us served. No PCM is open: players end."""
-        log.info("%s: was left connected, going on", self)
-        try:
-            await self._connect(adopted=True)
-        except (ConfigError, XenAudioError) as error:
-            if isinstance(error, ClosedError):
-                raise
-            log.error("%s: cannot go on: %s", self, error)
-            await self._close_broken()
 
     async def _offer(self) -> None:
         """Offer the device to its frontend."""
@@ -392,16 +383,8 @@ class Device:
         if self._not_before > now:
             return self._not_before - now
         self._not_before = None
-        try:
-            if not await self._connect():
-                return None
-        except (ConfigError, XenAudioError) as error:
-            if isinstance(error, ClosedError):
-                raise
-            log.error("%s: refused: %s", self, error)
-            await self._close_broken()
-            return None
-        await self._set_state(XenbusState.CONNECTED)
+        if await self._connect_or_close():
+            await self._set_state(XenbusState.CONNECTED)
         return None
 
     async def _step_front_connected(self) -> float | None:
@@ -425,7 +408,18 @@ class Device:
         await self._set_state(XenbusState.INIT_WAIT)
         return None
 
-    async def _connect(self, *, adopted: bool = False) -> bool:
+    async def _connect_or_close(self, *, adopted: bool = False) -> bool:
+        """Connect the card's streams; False when the device is to end, or cannot be served."""
+        try:
+            return await self._connect(adopted=adopted)
+        except (ConfigError, XenAudioError) as error:
+            if isinstance(error, ClosedError):
+                raise
+            log.error("%s: refused: %s", self, error)
+            await self._close_broken()
+            return False
+
+    async def _connect(self, *, adopted: bool) -> bool:
         """Connect the card's streams; False when the device is to end instead."""
         card = parse_card(await self._store.read_tree(self._frontend))
         self._renegotiates = card.renegotiates
