@@ -214,13 +214,6 @@ class Dom0:
         self._guests[guest.domid] = guest
         guest.await_agent()
 
-    def shut_down(self, guest: Guest) -> float:
-        """Ask a guest to shut down; returns after how many seconds it was gone."""
-        begin = time.monotonic()
-        self.run(f"xl shutdown {guest.domid}")
-        self.await_gone(guest)
-        return time.monotonic() - begin
-
     def await_gone(self, guest: Guest, limit: float = LIMIT) -> None:
         """Wait until a domain is gone; one of which a page is mapped stays, as a zombie."""
         end = time.monotonic() + limit

@@ -14,14 +14,11 @@ from .domain.pattern import Pattern
 from .guest import GuestConfig
 from .machine import PVH_CPU, Machine
 
-# Xen uses MWAIT in a way that QEMU answers with a fault, when all domains are idle for long enough.
-CPU = f"{PVH_CPU},monitor=off"
-
 
 @pytest.fixture(scope="module")
 def booted() -> Iterator[Dom0]:
     """Boot Xen and dom0 on a processor for PVH guests; the other machine rests meanwhile."""
-    with booted_machine(Machine(images.make(), CPU), "xen-pvh-serial.log") as dom0:
+    with booted_machine(Machine(images.make(), PVH_CPU), "xen-pvh-serial.log") as dom0:
         yield dom0
 
 
