@@ -13,34 +13,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "xenaudio"))
 
 import daemon
-from machine import Backend, Domain, Machine
+from fixtures import backend, machine, played
+from machine import Domain, Machine
+
+__all__ = ["backend", "machine", "played", "pulse"]
 
 StartPulse = Callable[..., daemon.PulseAudio]
-
-
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    """Give a stand-in, as a process, that ends with the test and whatever runs on it."""
-    made = Machine()
-    try:
-        made.wait_for_server()
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
-def played(tmp_path: Path) -> Path:
-    """Give the folder in which `backend` leaves what guests play."""
-    folder = tmp_path / "played"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def backend(machine: Machine, played: Path) -> Backend:
-    """Give a backend that writes GUEST-DEVICE-PCM-STREAM.wav to `played`."""
-    return machine.serve("--output", f"file:{played}/")
 
 
 @pytest.fixture
