@@ -177,7 +177,7 @@ def python() -> Iterator[Result]:
 def xen() -> Iterator[Result]:
     """Yield the results of the scenarios on a real Xen, with the seconds that each took."""
     # Two machines, each with one processor's worth of work.
-    yield from run_pytest("xen", "tests/xen", "-n", "2", "--dist", "loadfile")
+    yield from run_pytest("xen", "-n", "2", "--dist", "loadgroup", "tests/xen")
 
 
 def run_pytest(name: str, *arguments: str) -> Iterator[Result]:

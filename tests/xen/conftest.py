@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One boot for all scenarios, and what is known of it beside each failure.
 
-Of several processes (pytest-xdist, whole files each) every one has a machine of its own.
+Of two processes (pytest-xdist) each has a machine of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -22,12 +21,18 @@ from .machine import Machine, MachineError
 TIMEOUT = 900
 """Seconds for a scenario, without its fixtures: the boot, and lasting guests, have their own."""
 
+ONE_MACHINE = {"test_conformance", "test_faults", "test_hostile", "test_pvh", "test_stock"}
+"""The files for one of two processes, the rest are for the other: both take about as long, and most
+guests are created on one machine only."""
+
 _machines: list[Dom0] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(TIMEOUT, func_only=True))
+        machine = "one" if item.path.stem in ONE_MACHINE else "other"
+        item.add_marker(pytest.mark.xdist_group(machine))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -36,7 +41,7 @@ def pytest_runtest_makereport() -> Generator[None, Any, None]:
     add = getattr(report.longrepr, "addsection", None)
     if not report.failed or add is None:
         return
-    for dom0 in _machines[-1:]:
+    for dom0 in _machines:
         try:
             add("logs in dom0", dom0.logs())
         except MachineError as error:
@@ -50,32 +55,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{name:<56} {value:>16}")
 
 
-@contextlib.contextmanager
-def booted_machine(machine: Machine, log: str) -> Iterator[Dom0]:
-    """Boot Xen and dom0 while others of these tests rest; leaves the serial log in build/test."""
-    with contextlib.ExitStack() as others:
-        for other in _machines:
-            others.enter_context(other.machine.resting())
-        dom0 = Dom0(machine)
-        try:
-            machine.boot()
-            _machines.append(dom0)
-            yield dom0
-        finally:
-            if dom0 in _machines:
-                _machines.remove(dom0)
-            machine.close()
-            worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-            serial = images.TREE / "build/test" / f"{worker}{log}"
-            serial.parent.mkdir(parents=True, exist_ok=True)
-            serial.write_text("\n".join(machine.serial) + "\n")
-
-
 @pytest.fixture(scope="session")
 def booted() -> Iterator[Dom0]:
-    """Boot Xen and dom0, once."""
-    with booted_machine(Machine(images.make()), "xen-serial.log") as dom0:
+    """Boot Xen and dom0, once; leaves the serial log in build/test."""
+    machine = Machine(images.make())
+    dom0 = Dom0(machine)
+    try:
+        machine.boot()
+        _machines.append(dom0)
         yield dom0
+    finally:
+        _machines.clear()
+        machine.close()
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        serial = images.TREE / "build/test" / f"{worker}xen-serial.log"
+        serial.parent.mkdir(parents=True, exist_ok=True)
+        serial.write_text("\n".join(machine.serial) + "\n")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import images
 from .guest import GuestConfig
-from .machine import PV_CPU, qemu
+from .machine import qemu
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
         config = GuestConfig("guest", "stock", options="prompt=yes")
         (share / "guest.cfg").write_text(config.text())
         options = "prompt=yes quiet"
-        command = qemu(made, Path(folder), PV_CPU, "mon:stdio", idle="wait", dom0_options=options)
+        command = qemu(made, Path(folder), "mon:stdio", idle="wait", dom0_options=options)
         return subprocess.run(["setpriv", "--pdeathsig", "KILL", *command], check=False).returncode
 
 

@@ -3,12 +3,10 @@
 
     pattern.py raw|wav SPEC > FILE       SPEC is FORMAT:CHANNELS:RATE:FRAMES:SEED
     pattern.py check SPEC FILE           is it there, whole, once, with nothing but silence around?
-    pattern.py pieces SPEC FILE...       which pieces of it are there, one file after the other?
 
-`check` prints one line; its exit status is 0 only when the pattern is there bit by bit. `pieces`
-prints a line for each piece, its first frame and the one after its last; its exit status is 0 only
-when there is nothing but pieces and silence. FILE is a WAV file or raw samples. Only the standard
-library.
+`check` prints one line; its exit status is 0 only when the pattern is there bit by bit. FILE is a
+WAV file or raw samples. Only the standard library, and of it what an emulated processor imports
+quickly.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import array
 import random
 import struct
 import sys
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -41,8 +38,7 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Pattern:
+class Pattern(NamedTuple):
     """`frames` frames of noise."""
 
     format: str = "s16_le"
@@ -121,7 +117,7 @@ class Pattern:
     def pieces(self, path: str) -> list[tuple[int, int]]:
         """Return the pieces of the pattern that a WAV file holds, first frames and ends.
 
-        A file whose writer was killed is read to its end, whatever its header says. SystemExit
+        A file whose writer was killed is read to its end, whatever its header says. ValueError
         when there is anything but pieces and silence.
         """
         with open(path, "rb") as file:
@@ -138,7 +134,7 @@ class Pattern:
                 continue
             begin = end if expected.startswith(frame, end) else expected.find(data[at:][:16])
             if begin < 0 or begin % octets:
-                raise SystemExit(f"{path}: frame {at // octets} is none of the pattern's")
+                raise ValueError(f"{path}: frame {at // octets} is none of the pattern's")
             length = _common(memoryview(data)[at:], memoryview(expected)[begin:])
             length -= length % octets
             at, end = at + length, begin + length
@@ -206,11 +202,6 @@ def main(args: list[str]) -> int:
         whole, text = pattern.check(args[2])
         print(text)
         return 0 if whole else 1
-    if what == "pieces":
-        for path in args[2:]:
-            for begin, end in pattern.pieces(path):
-                print(begin, end)
-        return 0
     sys.stdout.buffer.write(pattern.wav() if what == "wav" else pattern.raw())
     return 0
 
