@@ -7,11 +7,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "guestd_wire.h"
 #include "hv_ops.h"
 
 _Static_assert(XA_HV_ADDRESS_MAX < sizeof(((struct sockaddr_un *) 0)->sun_path),
@@ -22,7 +24,7 @@ struct xa_hv *xa_hv_open_ops(const char *address, const struct xa_hv_ops *ops)
     size_t length = strlen(address);
     struct xa_hv *hv;
 
-    if (length > XA_HV_ADDRESS_MAX) {
+    if (length > (ops == &xa_hv_guestd ? sizeof(hv->address) - 1 : XA_HV_ADDRESS_MAX)) {
         errno = ENAMETOOLONG;
         return NULL;
     }
@@ -34,12 +36,36 @@ struct xa_hv *xa_hv_open_ops(const char *address, const struct xa_hv_ops *ops)
     return hv;
 }
 
+/* Whether this process can use Xen's devices itself, or xenstored runs in this domain. */
+static bool has_xen(void)
+{
+    return access("/dev/xen/xenbus", R_OK | W_OK) == 0 ||
+           access("/run/xenstored/socket", R_OK | W_OK) == 0;
+}
+
+static const char *default_address(void)
+{
+    const char *named = getenv("XENAUDIO_HV");
+
+    if (named != NULL && named[0] != '\0')
+        return named;
+    return !has_xen() && access(XA_GUESTD_SOCKET, R_OK | W_OK) == 0 ? XA_HV_GUESTD : "xen";
+}
+
+static bool is_guestd(const char *address)
+{
+    size_t length = strlen(XA_HV_GUESTD);
+
+    return strncmp(address, XA_HV_GUESTD, length) == 0 &&
+           (address[length] == '\0' || address[length] == ':');
+}
+
 struct xa_hv *xa_hv_open(const char *address)
 {
     if (address == NULL)
-        address = getenv("XENAUDIO_HV");
-    if (address == NULL || address[0] == '\0')
-        address = "xen";
+        address = default_address();
+    if (is_guestd(address))
+        return xa_hv_open_ops(address, &xa_hv_guestd);
     if (strcmp(address, "xen") != 0)
         return xa_hv_open_ops(address, &xa_hv_local);
 #ifdef XA_HAVE_XEN
@@ -52,6 +78,8 @@ struct xa_hv *xa_hv_open(const char *address)
 
 void xa_hv_close(struct xa_hv *hv)
 {
+    if (hv != NULL && hv->ops->close != NULL)
+        hv->ops->close(hv);
     free(hv);
 }
 
@@ -80,6 +108,25 @@ int xa_hv_connect_unix(const char *path)
     error = errno;
     close(fd);
     return error == EAGAIN ? -ETIMEDOUT : -error;
+}
+
+void *xa_hv_reserve(uint32_t pages)
+{
+    void *memory = mmap(NULL, (size_t) pages * XA_HV_PAGE_OCTETS, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+int xa_hv_place(void *memory, uint32_t at, uint32_t count, bool writable, int fd, off_t offset)
+{
+    void *where = (uint8_t *) memory + (size_t) at * XA_HV_PAGE_OCTETS;
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+
+    if (mmap(where, (size_t) count * XA_HV_PAGE_OCTETS, protection, MAP_SHARED | MAP_FIXED, fd,
+             offset) == MAP_FAILED)
+        return -errno;
+    return 0;
 }
 
 int xa_hv_connect_store(struct xa_hv *hv)

@@ -4,7 +4,8 @@
  * another domain and mapped from one, and event channels. The one seam between Xen and the stand-in
  * (xenaudio/localhv): everything above this header is the same code on both.
  *
- * Implementations: xen.c (libxengnttab, gntalloc, libxenevtchn) and local.c (local_wire.h).
+ * Implementations: xen.c (libxengnttab, gntalloc, libxenevtchn), local.c (local_wire.h), and for a
+ * guest's ordinary users guestd.c (guestd_wire.h).
  *
  * Calls here may block for as long as the hypervisor takes (microseconds on Xen, about a
  * millisecond on the stand-in), except those marked "never blocks". They are for set-up, not for
@@ -26,9 +27,14 @@ struct xa_map;
 struct xa_evtchn;
 
 /*
- * Opens a hypervisor. `address`: "xen" for the real one, or the path of a stand-in domain's socket
- * (at most 107 octets). NULL: the environment's XENAUDIO_HV, else "xen". Nothing is connected yet.
- * NULL with errno set: ENOTSUP "xen" is not compiled in, ENAMETOOLONG, ENOMEM.
+ * Opens a hypervisor. `address`: "xen" for the real one; "guestd" or "guestd:PATH" for the guest
+ * service on its usual socket or on another one; or the path of a stand-in domain's socket. A path
+ * has at most 107 octets. NULL: the environment's XENAUDIO_HV, else "guestd" where its usual socket
+ * may be used and Xen's devices may not, else "xen". Nothing is connected yet. NULL with errno set:
+ * ENOTSUP "xen" is not compiled in, ENAMETOOLONG, ENOMEM.
+ *
+ * Through the guest service nothing can be mapped (-EACCES), and an event channel handle has at
+ * most two ports, made with xa_evtchn_alloc_unbound, both for the same domain.
  */
 struct xa_hv *xa_hv_open(const char *address);
 void xa_hv_close(struct xa_hv *hv);
