@@ -9,7 +9,7 @@
  *   - for the size of what it allocates, by standing between it and its allocator;
  *   - for the size of what its callers allocate, by the octets that its initialisers overwrite;
  *   - for members, by giving it a sink, a source, a card and callbacks of the kind that the modules
- *     make, and looking where it reads and writes what.
+ *     make, and looking where it reads and writes what, or what it tells clients of them.
  *
  * Prints a table of the sizes. Exit status 0: all fits; 1: something does not, which is named on
  * standard error; 2: the check cannot be made here. It is its own process, so that a library that
@@ -253,6 +253,7 @@ int main(int argc, char **argv)
     xa_layout_check_card(core, module);
     xa_layout_check_sink(core, module);
     xa_layout_check_source(core, module);
+    xa_layout_check_clients(core, module, mainloop);
     stop_if_misfit();
 
     pa_module_unload_all(core);

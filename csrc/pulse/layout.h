@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <pulse/mainloop.h>
 #include <pulsecore/core.h>
 #include <pulsecore/card.h>
 #include <pulsecore/module.h>
@@ -45,5 +46,7 @@ void xa_layout_check_card(pa_core *core, pa_module *module);
 /* Makes a sink and a source with an I/O thread each, as a driver does, and frees them. */
 void xa_layout_check_sink(pa_core *core, pa_module *module);
 void xa_layout_check_source(pa_core *core, pa_module *module);
+/* Makes a card, asks as a client what it is, and frees it. */
+void xa_layout_check_clients(pa_core *core, pa_module *module, pa_mainloop *mainloop);
 
 #endif

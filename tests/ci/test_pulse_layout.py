@@ -146,6 +146,12 @@ def test_headers_of_another_pulseaudio_do_not_fit(other_headers: Path, tmp_path:
             r"pa_source[.]thread_info[.]min_latency is not at offset \d+ .*",
         ),
         (
+            "card",
+            r"unsigned n_sinks;(\s+)unsigned n_sources;",
+            r"unsigned n_sources;\1unsigned n_sinks;",
+            r"pa_card_profile[.]n_sinks is not at offset \d+ .*",
+        ),
+        (
             "module",
             r"char \*name, \*argument;",
             "char *argument, *name;",
