@@ -140,4 +140,7 @@ int64_t xa_stream_latency(const struct xa_stream *stream);
 void xa_stream_stats(const struct xa_stream *stream, struct xa_stream_stats *stats);
 /* cffi: end */
 
+/* Whether the card has the stream, as it is configured now. */
+bool xa_stream_is_configured(const struct xa_stream *stream);
+
 #endif

@@ -23,7 +23,6 @@ void xa_stream_free(struct xa_stream *stream);
 
 /* NULL: the card has it no more. */
 void xa_stream_configure(struct xa_stream *stream, const struct xa_stream_config *config);
-bool xa_stream_is_configured(const struct xa_stream *stream);
 
 /* Makes ring, event page and event channels for domain `backend`. hv.h's errors. */
 int xa_stream_prepare(struct xa_stream *stream, uint16_t backend,

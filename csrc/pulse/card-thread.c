@@ -130,6 +130,21 @@ static bool is_free(const struct xa_pulse_card *card, const struct xa_pulse_addr
     return true;
 }
 
+static bool is_alone(const struct xa_pulse_card *card, const struct xa_stream_config *config)
+{
+    unsigned like_it = 0;
+
+    for (unsigned i = 0; i < xa_card_stream_count(card->frontend); i++) {
+        const struct xa_stream *stream = xa_card_stream(card->frontend, i);
+        const struct xa_stream_config *other = xa_stream_config(stream);
+
+        if (xa_stream_is_configured(stream) && other->pcm == config->pcm &&
+            other->capture == config->capture)
+            like_it++;
+    }
+    return like_it <= 1;
+}
+
 static void describe(struct xa_pulse_card *card, const struct describe *wanted)
 {
     struct xa_pulse_description *description = wanted->description;
@@ -145,6 +160,7 @@ static void describe(struct xa_pulse_card *card, const struct describe *wanted)
     if (stream) {
         description->found = true;
         description->config = *xa_stream_config(stream);
+        description->alone = is_alone(card, &description->config);
     }
 }
 
@@ -284,7 +300,7 @@ static void card_free(struct xa_pulse_card *card)
 }
 
 /* Linux's own driver has no sign in XenStore; while it is bound, the card's state is its own. */
-static bool held_by_the_kernel(unsigned device)
+bool xa_pulse_card_held_by_the_kernel(unsigned device)
 {
     char path[64];
 
@@ -340,7 +356,7 @@ struct xa_pulse_card *xa_pulse_card_get(pa_core *core, const char *hypervisor, u
                                       : pa_cstrerror(errno));
         return NULL;
     }
-    if (pa_streq(xa_hv_address(hv), "xen") && held_by_the_kernel(device)) {
+    if (pa_streq(xa_hv_address(hv), "xen") && xa_pulse_card_held_by_the_kernel(device)) {
         pa_log_error("snd_xen_front holds this card: unload it (modprobe -r snd_xen_front, and a"
                      " line 'blacklist snd_xen_front' in /etc/modprobe.d keeps it away)");
         xa_hv_close(hv);

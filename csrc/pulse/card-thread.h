@@ -25,9 +25,12 @@
 
 struct xa_pulse_card;
 
+/* For a client that wants no stream, but to be told of the card. */
+#define XA_PULSE_NO_STREAM (-2)
+
 /* Which stream is meant; -1: the first that there is. */
 struct xa_pulse_address {
-    int pcm;
+    int pcm; /* or XA_PULSE_NO_STREAM */
     int stream;
     bool capture;
 };
@@ -54,8 +57,15 @@ struct xa_pulse_description {
     char short_name[128];
     char long_name[128];
     bool found; /* `config` is the stream's */
+    bool alone; /* no other stream of its PCM device has its direction */
     struct xa_stream_config config;
 };
+
+/*
+ * Whether Linux's own driver, snd_xen_front, has the card `device` of a guest on Xen. Then nobody
+ * else can have it, and xa_pulse_card_get refuses it with a text that says what to do.
+ */
+bool xa_pulse_card_held_by_the_kernel(unsigned device);
 
 /*
  * The card `device` of the hypervisor `hypervisor` (as for xa_hv_open, NULL: the default), shared

@@ -4,7 +4,6 @@
 
 #include "device-arguments.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include <pulse/timeval.h>
@@ -13,6 +12,7 @@
 #include <pulsecore/macro.h>
 
 #include "card-formats.h"
+#include "device-names.h"
 #include "stream-open.h"
 
 static int read_address(pa_modargs *arguments, struct xa_pulse_device *device)
@@ -132,13 +132,27 @@ static int read_latency(pa_modargs *arguments, struct xa_pulse_device *device)
     return 0;
 }
 
+static int read_card(pa_core *core, pa_modargs *arguments, struct xa_pulse_device *device)
+{
+    const char *name = pa_modargs_get_value(arguments, "card", NULL);
+
+    if (!name)
+        return 0;
+    device->profiles = pa_namereg_get(core, name, PA_NAMEREG_CARD);
+    if (!device->profiles) {
+        pa_log_error("card= wants the name of a card that there is (pactl list short cards)");
+        return -1;
+    }
+    return 0;
+}
+
 int xa_pulse_device_find(pa_core *core, pa_modargs *arguments, bool capture,
                          struct xa_pulse_device *device)
 {
     memset(device, 0, sizeof(*device));
     device->address.capture = capture;
     device->spec = core->default_sample_spec;
-    if (read_address(arguments, device) < 0)
+    if (read_address(arguments, device) < 0 || read_card(core, arguments, device) < 0)
         return -1;
     device->card = xa_pulse_card_get(core, pa_modargs_get_value(arguments, "hypervisor", NULL),
                                      device->number);
@@ -151,28 +165,30 @@ int xa_pulse_device_find(pa_core *core, pa_modargs *arguments, bool capture,
         device->card = NULL;
         return -1;
     }
-    snprintf(device->name, sizeof(device->name), "xenpv_%s.%u.%d.%d", capture ? "input" : "output",
-             device->number, PA_MAX(device->address.pcm, 0), PA_MAX(device->address.stream, 0));
+    if (!device->description.found) {
+        device->description.config.pcm = (uint8_t) PA_MAX(device->address.pcm, 0);
+        device->description.config.index = (uint8_t) PA_MAX(device->address.stream, 0);
+    }
+    xa_pulse_stream_name(core, device->number, device->description.short_name,
+                         &device->description.config, capture, device->name);
     return 0;
 }
 
 void xa_pulse_device_describe(const struct xa_pulse_device *device, pa_proplist *properties)
 {
     const struct xa_pulse_description *description = &device->description;
-    const char *card = *description->long_name ? description->long_name : description->short_name;
-    const char *pcm = description->config.pcm_name;
+    const struct xa_stream_config *config = &description->config;
+    const char *card = xa_pulse_card_description(description->short_name, description->long_name);
+    bool capture = device->address.capture;
 
     pa_proplist_sets(properties, PA_PROP_DEVICE_API, "xenpv");
     pa_proplist_sets(properties, PA_PROP_DEVICE_CLASS, "sound");
     pa_proplist_sets(properties, PA_PROP_DEVICE_BUS, "xen");
     pa_proplist_sets(properties, PA_PROP_DEVICE_ICON_NAME,
-                     device->address.capture ? "audio-input-microphone" : "audio-card");
-    if (*description->config.unique_id)
-        pa_proplist_setf(properties, PA_PROP_DEVICE_STRING, "vsnd %u %s", device->number,
-                         description->config.unique_id);
-    if (*card && *pcm && !pa_streq(card, pcm))
-        pa_proplist_setf(properties, PA_PROP_DEVICE_DESCRIPTION, "%s %s", card, pcm);
-    else
-        pa_proplist_sets(properties, PA_PROP_DEVICE_DESCRIPTION,
-                         *card ? card : (*pcm ? pcm : "Xen sound card"));
+                     capture ? "audio-input-microphone" : "audio-card");
+    pa_proplist_sets(properties, PA_PROP_DEVICE_FORM_FACTOR, capture ? "microphone" : "internal");
+    pa_proplist_setf(properties, PA_PROP_DEVICE_STRING, "vsnd %u%s%s", device->number,
+                     *config->unique_id ? " " : "", config->unique_id);
+    xa_pulse_stream_description(properties, card, description->found ? config : NULL,
+                                description->alone);
 }

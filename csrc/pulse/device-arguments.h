@@ -13,14 +13,16 @@
 #include <pulse/proplist.h>
 #include <pulse/sample.h>
 #include <pulsecore/core.h>
+#include <pulsecore/card.h>
 #include <pulsecore/modargs.h>
+#include <pulsecore/namereg.h>
 
 #include "card-thread.h"
 
 /* For valid_modargs, and for PA_MODULE_USAGE. */
 #define XA_PULSE_MODARGS                                                                           \
     "device", "pcm", "stream", "format", "rate", "channels", "channel_map", "latency_msec",        \
-        "hypervisor"
+        "hypervisor", "card"
 #define XA_PULSE_USAGE                                                                             \
     "device=<number of the card, 0 is the first> "                                                 \
     "pcm=<PCM device of the card> "                                                                \
@@ -30,7 +32,8 @@
     "channels=<number of channels> "                                                               \
     "channel_map=<channel map> "                                                                   \
     "latency_msec=<the longest latency> "                                                          \
-    "hypervisor=<xen, or the socket of a domain of the stand-in>"
+    "hypervisor=<xen, or the socket of a domain of the stand-in> "                                 \
+    "card=<PulseAudio's card that it belongs to, as module-xenpv-detect made it>"
 
 struct xa_pulse_device {
     struct xa_pulse_card *card;
@@ -39,8 +42,9 @@ struct xa_pulse_device {
     struct xa_pulse_description description;
     pa_sample_spec spec;
     pa_channel_map map;
-    uint64_t latency_us; /* the longest */
-    char name[64];       /* if none is given */
+    uint64_t latency_us;        /* the longest */
+    char name[PA_NAME_MAX + 1]; /* if none is given */
+    pa_card *profiles;          /* the card whose profiles it belongs to, or NULL */
 };
 
 /*

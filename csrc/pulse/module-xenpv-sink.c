@@ -340,6 +340,7 @@ static int make_sink(struct userdata *u, pa_modargs *arguments,
     pa_sink_new_data_init(&data);
     data.driver = __FILE__;
     data.module = u->module;
+    data.card = device->profiles;
     pa_sink_new_data_set_name(&data, pa_modargs_get_value(arguments, "sink_name", device->name));
     pa_sink_new_data_set_sample_spec(&data, &device->spec);
     pa_sink_new_data_set_channel_map(&data, &device->map);
@@ -350,7 +351,8 @@ static int make_sink(struct userdata *u, pa_modargs *arguments,
         pa_sink_new_data_done(&data);
         return -1;
     }
-    u->sink = pa_sink_new(u->core, &data, PA_SINK_LATENCY | PA_SINK_DYNAMIC_LATENCY);
+    u->sink =
+        pa_sink_new(u->core, &data, PA_SINK_HARDWARE | PA_SINK_LATENCY | PA_SINK_DYNAMIC_LATENCY);
     pa_sink_new_data_done(&data);
     if (!u->sink) {
         pa_log_error("the sink cannot be made: is there another one of its name?");

@@ -278,6 +278,7 @@ static int make_source(struct userdata *u, pa_modargs *arguments,
     pa_source_new_data_init(&data);
     data.driver = __FILE__;
     data.module = u->module;
+    data.card = device->profiles;
     pa_source_new_data_set_name(&data,
                                 pa_modargs_get_value(arguments, "source_name", device->name));
     pa_source_new_data_set_sample_spec(&data, &device->spec);
@@ -289,7 +290,8 @@ static int make_source(struct userdata *u, pa_modargs *arguments,
         pa_source_new_data_done(&data);
         return -1;
     }
-    u->source = pa_source_new(u->core, &data, PA_SOURCE_LATENCY | PA_SOURCE_DYNAMIC_LATENCY);
+    u->source = pa_source_new(u->core, &data,
+                              PA_SOURCE_HARDWARE | PA_SOURCE_LATENCY | PA_SOURCE_DYNAMIC_LATENCY);
     pa_source_new_data_done(&data);
     if (!u->source) {
         pa_log_error("the source cannot be made: is there another one of its name?");
