@@ -3,8 +3,8 @@
 
 It can speak the honest protocol and deviate at any point: its methods do what an honest frontend
 does unless they are told otherwise, and all that they use (nodes, pages, indices, ports) is public.
-Nothing is checked on its way out. It waits by looking again each millisecond, so that it also gets
-an answer from a backend that it has given no event channel.
+Nothing is checked on its way out. It waits for what happens in shared pages by looking again, each
+time a little later, so that it also gets an answer from a backend that it gave no event channel.
 
 It needs `xenaudio.core` only: it runs in a guest of the stand-in and in one of Xen.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -71,9 +71,11 @@ def require(true: object, what: str) -> None:
 async def until(true: Callable[[], object], what: str, limit: float = 5.0) -> None:
     """Wait until `true()`; WrongAnswer after `limit` seconds."""
     end = time.monotonic() + limit
+    pause = 0.001
     while not true():
         require(time.monotonic() < end, f"not within {limit} s: {what}")
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 0.01)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,15 @@ class Response:
         """What HW_PARAM_QUERY answers: formats, then min and max of rate, channels, buffer and
         period."""
         return struct.unpack_from("=Q8I", self.raw, 8)
+
+    def is_refusal(self, payload: bytes, statuses: Sequence[int]) -> None:
+        """Have it be an error, one of these if any are named; `payload` is what was asked."""
+        expected = ", ".join(map(str, statuses)) or "any error"
+        require(
+            self.status < 0 and (not statuses or -self.status in statuses),
+            f"operation {self.operation}, {payload.hex()}: status {self.status},"
+            f" expected -({expected})",
+        )
 
 
 def open_payload(
@@ -281,6 +292,21 @@ class RawStream:
         )
         return answer
 
+    async def requests(self, requests: Sequence[tuple[int, bytes]]) -> list[Response]:
+        """Make requests, as many at once as the ring holds, and wait for their answers in order."""
+        answers = []
+        for at in range(0, len(requests), RING_MOST):
+            put = [(self.put(*request), request[0]) for request in requests[at : at + RING_MOST]]
+            self.push()
+            for request_id, operation in put:
+                answer = await self.response()
+                require(
+                    (answer.id, answer.operation) == (request_id, operation),
+                    f"{answer} is no answer to request {request_id}, operation {operation}",
+                )
+                answers.append(answer)
+        return answers
+
     async def succeed(self, operation: int, payload: bytes = b"") -> None:
         """Make a request that must succeed."""
         answer = await self.request(operation, payload)
@@ -290,12 +316,14 @@ class RawStream:
         self, operation: int, payload: bytes, *statuses: int, reserved: bytes = b"\0" * 5
     ) -> None:
         """Make a request that must be refused, with one of these errors if any are named."""
-        status = (await self.request(operation, payload, reserved=reserved)).status
-        expected = ", ".join(map(str, statuses)) or "any error"
-        require(
-            status < 0 and (not statuses or -status in statuses),
-            f"operation {operation}, {payload.hex()}: status {status}, expected -({expected})",
-        )
+        answer = await self.request(operation, payload, reserved=reserved)
+        answer.is_refusal(payload, statuses)
+
+    async def all_refused(self, requests: Iterable[tuple[int, bytes]], *statuses: int) -> None:
+        """Make requests each of which must be refused, as many at once as the ring holds."""
+        made = list(requests)
+        for answer, (_, payload) in zip(await self.requests(made), made, strict=True):
+            answer.is_refusal(payload, statuses)
 
     # The honest course.
 
@@ -365,6 +393,10 @@ class RawStream:
         self.take_events()
 
 
+async def _at_once() -> None:
+    pass
+
+
 class RawFrontend:
     """A guest's vsnd device. `path` is the frontend's directory in the store."""
 
@@ -375,8 +407,13 @@ class RawFrontend:
         self.backend = ""
         self.backend_id = 0
         self.streams: list[RawStream] = []
-        self._backend_state = 0
-        self.backend_states: list[int] = []
+        self.flood = 1.0
+        """How much there is of a flood; 1: as much as a fast processor needs."""
+        self.last_moment: Callable[[], Awaitable[None]] = _at_once
+        """Waited for just before the guest does the last that it does before its death."""
+        self.connected = False
+        """Whether an honest handshake was done, and neither its state nor its rings are broken."""
+        self._backend_changed = asyncio.Event()
 
     @classmethod
     async def open(cls, address: str | None, device: int = 0) -> RawFrontend:
@@ -385,6 +422,7 @@ class RawFrontend:
         front = cls(hv, await Store.open(hv), device)
         front.backend = await front.store.read(f"{front.path}/backend")
         front.backend_id = int(await front.store.read(f"{front.path}/backend-id"))
+        await front.store.watch(f"{front.backend}/state", lambda _: front._backend_changed.set())
         for pcm in await front.store.directory(front.path):
             if pcm.isdigit():
                 for stream in await front.store.directory(f"{front.path}/{pcm}"):
@@ -419,6 +457,7 @@ class RawFrontend:
 
     async def set_state(self, state: int | str) -> None:
         """Write the frontend's state."""
+        self.connected = False
         await self.store.write(f"{self.path}/state", str(state))
 
     async def backend_state(self) -> int:
@@ -431,34 +470,48 @@ class RawFrontend:
     async def backend_reaches(self, *states: int, limit: float = 5.0) -> int:
         """Wait for one of these states."""
         end = time.monotonic() + limit
-        while (state := await self.backend_state()) not in states:
+        while True:
+            self._backend_changed.clear()
+            state = await self.backend_state()
+            if state in states:
+                return state
+            left = end - time.monotonic()
             require(
-                time.monotonic() < end,
+                left > 0,
                 f"the backend's state is {state} after {limit} s, expected one of {states}",
             )
-            await asyncio.sleep(0.005)
-        return state
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._backend_changed.wait(), left)
 
     async def publish(self, stream: RawStream, nodes: dict[str, str] | None = None) -> None:
         """Write a stream's nodes, its honest ones unless others are given."""
-        for key, value in (stream.nodes() if nodes is None else nodes).items():
-            await self.store.write(f"{stream.path}/{key}", value)
+        published = stream.nodes() if nodes is None else nodes
+        await asyncio.gather(
+            *(self.store.write(f"{stream.path}/{key}", value) for key, value in published.items())
+        )
 
     async def prepare(self) -> None:
         """Do all of the honest handshake that comes before state 3."""
+        self.connected = False
         if await self.backend_state() != INIT_WAIT:
             await self.set_state(INITIALISING)
         await self.backend_reaches(INIT_WAIT)
         for stream in self.streams:
             stream.make()
-            await self.publish(stream)
+        await asyncio.gather(*map(self.publish, self.streams))
 
-    async def connect(self) -> None:
-        """Do the honest handshake for all streams."""
+    async def negotiate(self) -> None:
+        """Do the honest handshake for all streams, wherever both ends are."""
         await self.prepare()
         await self.set_state(INITIALISED)
         await self.backend_reaches(CONNECTED)
         await self.set_state(CONNECTED)
+        self.connected = True
+
+    async def connect(self) -> None:
+        """Negotiate, unless that is done. What was changed in the store has no effect then."""
+        if not self.connected:
+            await self.negotiate()
 
     async def disconnect(self) -> None:
         """Close as an honest frontend does."""
@@ -471,12 +524,21 @@ class RawFrontend:
         """Negotiate anew, honestly, from wherever both ends are, and use each stream: the backend
         must take the guest back."""
         await self.set_state(INITIALISING)
-        await self.connect()
+        await self.negotiate()
+        await asyncio.gather(*(stream.works() for stream in self.streams))
+
+    def forget(self) -> None:
+        """Let go of the buffers and positions of before; what is connected stays so."""
         for stream in self.streams:
-            await stream.works()
+            for pcm in stream.pcms:
+                with suppress(XenAudioError):
+                    pcm.close()
+            stream.pcms.clear()
+            stream.positions.clear()
 
     async def is_closed(self, limit: float = 5.0) -> None:
         """Wait until the backend closed the device because of a fault of ours."""
+        self.connected = False
         await self.backend_reaches(CLOSING, CLOSED, limit=limit)
 
     def close(self) -> None:
