@@ -316,15 +316,14 @@ static int evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn)
     return 0;
 }
 
-static int end(struct guestd_evtchn *evtchn, bool ports_lost)
+static int end(struct guestd_evtchn *evtchn)
 {
-    struct xa_guestd_evtchn_end request = {.id = evtchn->id, .lost = ports_lost};
     bool lost;
 
     if (!evtchn->bound)
         return 0;
     evtchn->bound = false;
-    return ask(evtchn->client, XA_GUESTD_EVTCHN_END, &request, sizeof(request), NULL, 0, NULL,
+    return ask(evtchn->client, XA_GUESTD_EVTCHN_END, &evtchn->id, sizeof(evtchn->id), NULL, 0, NULL,
                &lost);
 }
 
@@ -332,7 +331,7 @@ static void evtchn_close(struct xa_evtchn *base)
 {
     struct guestd_evtchn *evtchn = (struct guestd_evtchn *) base;
 
-    end(evtchn, false);
+    end(evtchn);
     xa_eventfds_clear(&evtchn->eventfds);
     close(base->fd);
     client_drop(evtchn->client);
@@ -342,10 +341,11 @@ static void evtchn_close(struct xa_evtchn *base)
 static void evtchn_abandon(struct xa_evtchn *base)
 {
     struct guestd_evtchn *evtchn = (struct guestd_evtchn *) base;
-    int result = end(evtchn, true);
+    int result = end(evtchn);
 
     xa_eventfds_clear(&evtchn->eventfds);
-    /* Where the service has not heard of it, ours may be the last descriptor of the device. */
+    /* The service has another descriptor, and knows what became of the ports. Where it has not
+     * heard of us, ours may be the last. */
     if (result == 0 || !evtchn->is_device)
         close(base->fd);
     client_drop(evtchn->client);
@@ -393,7 +393,7 @@ static int bind_ports(struct guestd_evtchn *evtchn, uint16_t remote)
     xa_fds_close(&fds);
     if (result < 0) {
         xa_eventfds_clear(&evtchn->eventfds);
-        end(evtchn, false);
+        end(evtchn);
     }
     return result;
 }

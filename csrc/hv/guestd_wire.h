@@ -62,11 +62,8 @@ struct xa_guestd_evtchn {
     uint32_t count; /* 1 to XA_GUESTD_PORTS_MAX */
 };
 
-/* No longer used. Request: xa_guestd_evtchn_end. Reply: empty. ENOENT. */
+/* No longer used. Request: the handle's id, a uint32_t. Reply: empty. ENOENT. The service finds out
+ * whether the ports may have ceased to be this domain's, and does not close it then. */
 #define XA_GUESTD_EVTCHN_END 0x2005u
-struct xa_guestd_evtchn_end {
-    uint32_t id;
-    uint32_t lost; /* 1: the ports may have ceased to be this domain's (hv.h, xa_evtchn_abandon) */
-};
 
 #endif

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import xenaudio
-from xenaudio.cli import bench, demo, localhv, play, record, serve
+from xenaudio.cli import bench, demo, guestd, localhv, play, record, serve
 from xenaudio.core.errors import XenAudioError
 
 log = logging.getLogger(__name__)
 
-COMMANDS: tuple[ModuleType, ...] = (demo, localhv, serve, play, record, bench)
+COMMANDS: tuple[ModuleType, ...] = (demo, localhv, serve, guestd, play, record, bench)
 
 EPILOG = """\
 begin with:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What systemd hands to a service, and is told by it: sd_listen_fds(3) and sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+_FIRST = 3
+
+
+def listening() -> list[socket.socket]:
+    """Return the sockets that systemd listens on for this process; without it, none."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    sockets = []
+    for fd in range(_FIRST, _FIRST + count):
+        os.set_inheritable(fd, False)
+        sockets.append(socket.socket(fileno=fd))
+    return sockets
+
+
+def notify(state: str) -> None:
+    """Tell systemd, if it started this, such as `READY=1`."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.sendto(state.encode(), address)
