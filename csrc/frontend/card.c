@@ -292,6 +292,16 @@ static void absent(struct xa_card *card)
     go_idle(card, XA_CARD_ABSENT, -ENODEV, text);
 }
 
+/* The guest service has given the card to another program (guestd_wire.h). A watch fires when to
+ * ask again may help. */
+static void taken(struct xa_card *card)
+{
+    card->own = -1;
+    abandon_streams(card);
+    go_idle(card, XA_CARD_WAITING, -EBUSY,
+            "another program of this guest has the card, or its kernel (snd_xen_front)");
+}
+
 static void on_backend_id(void *user, int error, const char *data, size_t length)
 {
     struct xa_card *card = user;
@@ -340,6 +350,10 @@ static void on_own_state(void *user, int error, const char *data, size_t length)
         return;
     if (error == -ENOENT) {
         absent(card);
+        return;
+    }
+    if (error == -EBUSY) {
+        taken(card);
         return;
     }
     if (error < 0) {
