@@ -94,10 +94,7 @@ static void handle_events(struct xa_engine *engine, const struct epoll_event *ev
         if (events[i].data.ptr == &engine->wake_fd) {
             if (eventfd_read(engine->wake_fd, &value) < 0)
                 continue;
-        } else if (events[i].data.ptr == &engine->timer_fd) {
-            if (read(engine->timer_fd, &value, sizeof(value)) < 0)
-                continue;
-        } else {
+        } else if (events[i].data.ptr != &engine->timer_fd) {
             xa_back_stream_woken(events[i].data.ptr, now);
         }
     }
@@ -145,7 +142,9 @@ static void *run_engine(void *user)
 
 static int add_fd(const struct xa_engine *engine, int fd, void *tag)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
+    /* The timer is edge-triggered: it need not be read, which is a system call for each period. */
+    struct epoll_event event = {.events = fd == engine->timer_fd ? EPOLLIN | EPOLLET : EPOLLIN,
+                                .data.ptr = tag};
 
     return epoll_ctl(engine->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }

@@ -35,7 +35,9 @@ struct xa_back_stream_config {
     bool capture;
     uint32_t ring_ref, event_channel;
     uint32_t evt_ring_ref, evt_event_channel; /* both 0: a frontend of protocol version 1 */
-    bool adopted; /* a backend that is gone has served these rings: go on where it was */
+    bool adopted;  /* a backend that is gone has served these rings: go on where it was */
+    bool hold_off; /* the frontend rings for all but WRITE, asked to or not: for WRITE it may
+                    * be left unasked (XA_CARD_FEATURE_HOLD_OFF of frontend/card.h) */
     struct xa_caps caps;
     struct xa_route route;
 };

@@ -195,7 +195,7 @@ static void send_position(struct xa_back_stream *s, uint64_t now)
     } else if (sent) {
         s->sent = s->transport.position;
         s->stats.events++;
-        notify(s, s->evt_port);
+        s->untold = true;
     } else {
         s->stats.events_held++;
         if (!held)
@@ -217,7 +217,7 @@ static void flush_position(struct xa_back_stream *s, uint64_t now)
     } else if (sent) {
         s->sent = position;
         s->stats.events++;
-        notify(s, s->evt_port);
+        s->untold = true;
     } else {
         wait = wait < FLUSH_SOON ? FLUSH_SOON : wait;
         s->flush_at = now + (wait < FLUSH_SELDOM ? wait : FLUSH_SELDOM);
@@ -351,7 +351,10 @@ static void handle(struct xa_back_stream *s, const struct xensnd_req *request, u
         handle_close(s, request, now);
         return;
     case XENSND_OP_WRITE:
-        advance(s, now); /* what was due before these samples came was due in silence */
+        /* What was due before these samples came was due in silence; but nobody knows when they
+         * came that were not to be told of. */
+        if (!s->held_off)
+            advance(s, now);
         status = xa_transport_write(&s->transport, now, rw.offset, rw.length);
         answer(s, request, status, "a WRITE that does not fit", rw.length);
         return;
@@ -401,7 +404,17 @@ static uint32_t tokens_for(const struct xa_back_stream *s, const struct xensnd_r
     }
 }
 
-static void serve_requests(struct xa_back_stream *s, uint64_t now)
+/*
+ * Whether WRITEs need no doorbell, because all that is due until the ring is looked at in any case
+ * is there. Then a steady stream costs one wake-up a period.
+ */
+static bool can_hold_off(const struct xa_back_stream *s)
+{
+    return s->config.hold_off && s->has_events && xa_transport_is_ahead(&s->transport);
+}
+
+/* Answers what is in the ring. `last`: nothing else is due now, so a doorbell may be asked for. */
+static void serve_requests(struct xa_back_stream *s, uint64_t now, bool last)
 {
     s->more = false;
     for (uint32_t spent = 0, tokens; !s->busy && !s->stats.broken; spent += tokens) {
@@ -415,6 +428,10 @@ static void serve_requests(struct xa_back_stream *s, uint64_t now)
         }
         got = xa_back_ring_get(&s->ring, &request);
         if (got == 0) {
+            if (last)
+                s->held_off = can_hold_off(s);
+            if (s->held_off)
+                break;
             got = xa_back_ring_arm(&s->ring);
             if (got == 0)
                 break;
@@ -473,7 +490,7 @@ static void wait_for_events(struct xa_back_stream *s, uint64_t now)
         s->events_poll_at = now + EVENTS_POLL;
 }
 
-void xa_back_stream_run(struct xa_back_stream *s, uint64_t now)
+static void run(struct xa_back_stream *s, uint64_t now)
 {
     if (s->job_done)
         finish_job(s);
@@ -495,10 +512,21 @@ void xa_back_stream_run(struct xa_back_stream *s, uint64_t now)
     }
     if (s->has_events && s->events.held)
         flush_position(s, now);
+    if (s->held_off && !s->busy && !s->stats.broken)
+        serve_requests(s, now, false);
     if (s->transport.pcm)
         advance(s, now);
-    if (s->more && !s->busy && !s->stats.broken)
-        serve_requests(s, now);
+    if ((s->more || s->held_off) && !s->busy && !s->stats.broken)
+        serve_requests(s, now, true);
+}
+
+void xa_back_stream_run(struct xa_back_stream *s, uint64_t now)
+{
+    run(s, now);
+    /* At the end: the guest that wakes up finds its WRITEs answered too. */
+    if (s->untold && !s->stats.broken)
+        notify(s, s->evt_port);
+    s->untold = false;
 }
 
 uint64_t xa_back_stream_deadline(const struct xa_back_stream *s)

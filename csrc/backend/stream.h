@@ -39,6 +39,7 @@ struct xa_back_stream {
     struct xa_back_ring ring;
     struct xa_evtpage_back events;
     bool has_events;     /* protocol version 2 */
+    bool untold;         /* there are events that the guest was not notified of */
     uint64_t sent;       /* the last position that found room in the event page */
     uint64_t held_since; /* while events.held: since when its page is full, */
     uint64_t flush_at;   /* and when to look again */
@@ -57,6 +58,7 @@ struct xa_back_stream {
     uint64_t held_octets; /* what its PCM, or the one being opened, takes of the guest's memory */
     bool deaf;            /* its event channel is not listened to while the guest is at rest */
     bool more;            /* requests were left in the ring */
+    bool held_off;        /* no doorbell was asked for: the ring is looked at when next due */
     bool refusing;        /* players are to end */
 
     struct xa_back_stream_stats stats;

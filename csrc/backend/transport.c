@@ -141,12 +141,17 @@ static void capture(struct xa_transport *t, uint64_t now)
     }
 }
 
+static bool moves(const struct xa_transport *t)
+{
+    return t->pcm && t->started && !t->dry_stop;
+}
+
 bool xa_transport_advance(struct xa_transport *t, uint64_t now)
 {
     const struct xa_pcm_params *params;
     uint64_t position;
 
-    if (!t->pcm || !t->started || t->dry_stop)
+    if (!moves(t))
         return false;
     params = &t->pcm->params;
     if (t->capture) {
@@ -174,18 +179,30 @@ bool xa_transport_advance(struct xa_transport *t, uint64_t now)
     return params->period_octets != 0;
 }
 
-uint64_t xa_transport_deadline(const struct xa_transport *t)
+/* A PCM that moves: after how many frames more something is due. */
+static uint64_t frames_to_deadline(const struct xa_transport *t)
 {
-    uint64_t frames, most;
-
-    if (!t->pcm || !t->started || t->dry_stop)
-        return UINT64_MAX;
-    frames =
+    uint64_t frames =
         t->event_at > t->reached ? (t->event_at - t->reached) / t->pcm->params.frame_octets : 1;
     /* Outputs and inputs do not buffer a period of any length. */
-    most = t->pcm->params.rate / 2;
-    if (frames > most && most)
-        frames = most;
+    uint64_t most = t->pcm->params.rate / 2;
+
+    return frames > most && most ? most : frames;
+}
+
+bool xa_transport_is_ahead(const struct xa_transport *t)
+{
+    return moves(t) && !t->capture &&
+           t->fifo.fill / t->pcm->params.frame_octets >= frames_to_deadline(t);
+}
+
+uint64_t xa_transport_deadline(const struct xa_transport *t)
+{
+    uint64_t frames;
+
+    if (!moves(t))
+        return UINT64_MAX;
+    frames = frames_to_deadline(t);
     if (t->capture)
         return t->pcm->input->ops->when(t->pcm->input, frames);
     return t->pcm->output->ops->when(t->pcm->output, frames);

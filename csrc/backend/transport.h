@@ -72,6 +72,9 @@ int xa_transport_trigger(struct xa_transport *transport, uint64_t now, unsigned 
 /* Moves what is due. True when an event is due: send `position`, which is `told` from then on. */
 bool xa_transport_advance(struct xa_transport *transport, uint64_t now);
 
+/* Playback: whether what is stored lasts until xa_transport_deadline. */
+bool xa_transport_is_ahead(const struct xa_transport *transport);
+
 /* When xa_transport_advance should be called next; UINT64_MAX: nothing is to be done. */
 uint64_t xa_transport_deadline(const struct xa_transport *transport);
 

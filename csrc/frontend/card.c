@@ -828,6 +828,9 @@ static void on_transaction(void *user, int error, const char *data, size_t lengt
     snprintf(path, sizeof(path), "%s/%s", card->base, XA_CARD_FEATURE_RENEGOTIATE);
     if (error == 0)
         error = xa_store_write(card->store, card->tx, path, "1", on_written, card);
+    snprintf(path, sizeof(path), "%s/%s", card->base, XA_CARD_FEATURE_HOLD_OFF);
+    if (error == 0)
+        error = xa_store_write(card->store, card->tx, path, "1", on_written, card);
     for (unsigned i = 0; i < card->stream_count && error == 0; i++) {
         const struct xa_stream_config *config = xa_stream_config(card->streams[i]);
         const struct xa_stream_transport *transport = &card->transport[i];
@@ -1323,7 +1326,14 @@ static void process_streams(struct xa_card *card, const struct pollfd *polls, un
 void xa_card_process(struct xa_card *card, uint64_t now_us)
 {
     struct pollfd polls[XA_CARD_FDS];
-    unsigned count;
+    unsigned count = poll_ready(card, polls);
+
+    xa_card_process_polled(card, polls, count, now_us);
+}
+
+void xa_card_process_polled(struct xa_card *card, const struct pollfd *polls, unsigned count,
+                            uint64_t now_us)
+{
     int error = 0;
 
     card->now = now_us;
@@ -1331,7 +1341,6 @@ void xa_card_process(struct xa_card *card, uint64_t now_us)
         set_state(card, XA_CARD_CLOSED, 0, "%s", "");
     if (!card->store && card->state != XA_CARD_CLOSED && now_us >= card->store_retry_us)
         connect_store(card);
-    count = poll_ready(card, polls);
     process_streams(card, polls, count);
     if (card->store && is_ready(polls, count, xa_store_fd(card->store))) {
         error = xa_store_process(card->store);

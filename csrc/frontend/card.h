@@ -31,6 +31,14 @@
  */
 #define XA_CARD_FEATURE_RENEGOTIATE "feature-renegotiate"
 
+/*
+ * Another one, "1": this frontend notifies the backend of every request but WRITE, whatever the
+ * request ring's req_event says. So a backend need not ask to be notified while it has all that is
+ * due before it looks at the ring in any case, and a steady stream costs it one wake-up a period;
+ * a STOP is heeded at once nevertheless. (Linux notifies when it is asked to only.)
+ */
+#define XA_CARD_FEATURE_HOLD_OFF "feature-hold-off"
+
 /* cffi: begin */
 struct xa_card;
 
@@ -108,5 +116,10 @@ uint64_t xa_card_deadline(const struct xa_card *card);
 /* Does what can be done now, at `now_us`. Does not block. */
 void xa_card_process(struct xa_card *card, uint64_t now_us);
 /* cffi: end */
+
+/* The same where the owner has just polled, which saves a system call: `polls` has what xa_card_fds
+ * gave, in its order, with revents; none, when nothing was ready. */
+void xa_card_process_polled(struct xa_card *card, const struct pollfd *polls, unsigned count,
+                            uint64_t now_us);
 
 #endif

@@ -324,9 +324,10 @@ static void put(struct xa_stream *stream, struct xensnd_req *req, uint32_t lengt
     stream->stats.requests++;
 }
 
-static void send(struct xa_stream *stream)
+/* `asked`: whether the backend is notified only if it asked for it (XA_CARD_FEATURE_HOLD_OFF). */
+static void send(struct xa_stream *stream, bool asked)
 {
-    if (xa_front_ring_push(&stream->ring)) {
+    if (xa_front_ring_push(&stream->ring) || !asked) {
         stream->stats.doorbells++;
         /* A peer that is gone shows in the store, or by its silence. */
         (void) xa_evtchn_notify(stream->evtchn, stream->ring_port);
@@ -341,7 +342,7 @@ static int send_one(struct xa_stream *stream, struct xensnd_req *req)
     if (!slot_free(stream, 1))
         return -EBUSY;
     put(stream, req, 0);
-    send(stream);
+    send(stream, false);
     return 0;
 }
 
@@ -577,7 +578,7 @@ int64_t xa_stream_write(struct xa_stream *stream, const void *data, uint32_t oct
         done += run;
     }
     stream->dry = false;
-    send(stream);
+    send(stream, true);
     return (int64_t) done;
 }
 
@@ -616,7 +617,7 @@ static void fetch(struct xa_stream *stream)
     req.op.rw.length = run;
     put(stream, &req, run);
     stream->asked += run;
-    send(stream);
+    send(stream, false);
 }
 
 int64_t xa_stream_read(struct xa_stream *stream, void *data, uint32_t octets)
@@ -1011,19 +1012,16 @@ uint64_t xa_stream_deadline(const struct xa_stream *stream)
     return deadline;
 }
 
-static int clear_pending_events(struct xa_stream *stream)
+/* One of them: if another is pending too, the file descriptor stays readable. To ask whether there
+ * is would be a system call for each period. */
+static int clear_pending_event(struct xa_stream *stream)
 {
-    /* Two ports, each pending at most once: more than a few is a device gone wrong. */
-    for (unsigned i = 0; i < 8; i++) {
-        uint32_t port;
-        int got = xa_evtchn_pending(stream->evtchn, &port);
+    uint32_t port;
+    int got = xa_evtchn_pending(stream->evtchn, &port);
 
-        if (got <= 0)
-            return got;
+    if (got > 0)
         stream->stats.wakeups++;
-    }
-    stream->more = true;
-    return 0;
+    return got < 0 ? got : 0;
 }
 
 int xa_stream_process(struct xa_stream *stream, bool ready, uint64_t now_us)
@@ -1031,7 +1029,7 @@ int xa_stream_process(struct xa_stream *stream, bool ready, uint64_t now_us)
     if (!stream->evtchn)
         return 0;
     if (ready) {
-        int error = clear_pending_events(stream);
+        int error = clear_pending_event(stream);
 
         if (error < 0)
             return fault(stream, "event channel failed, errno", (uint64_t) -error);

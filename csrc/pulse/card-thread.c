@@ -215,6 +215,19 @@ static void follow_fds(struct xa_pulse_card *card)
         polls[i] = (struct pollfd){.fd = fds[i], .events = events[i]};
 }
 
+/* What the rtpoll found: how many, *polls none when nothing of the frontend's is ready. */
+static unsigned found_ready(const struct xa_pulse_card *card, struct pollfd **polls)
+{
+    unsigned count = 0;
+
+    *polls = card->item ? pa_rtpoll_item_get_pollfd(card->item, &count) : NULL;
+    for (unsigned i = 0; i < count; i++) {
+        if ((*polls)[i].revents)
+            return count;
+    }
+    return 0;
+}
+
 static uint64_t run_clients(struct xa_pulse_card *card, uint64_t now)
 {
     struct xa_pulse_client *client, *next;
@@ -259,9 +272,13 @@ static void card_thread(void *user)
         pa_thread_make_realtime(card->core->realtime_priority);
     do {
         uint64_t now = pa_rtclock_now();
+        struct pollfd *polls;
+        unsigned ready = found_ready(card, &polls);
         uint64_t deadline;
 
-        xa_card_process(card->frontend, now);
+        /* Most wake-ups but those of a period are messages to sinks and sources. */
+        if (ready > 0 || now >= xa_card_deadline(card->frontend))
+            xa_card_process_polled(card->frontend, polls, ready, now);
         deadline = run_clients(card, now);
         follow_fds(card);
         if (deadline == UINT64_MAX)

@@ -17,6 +17,8 @@ from xenaudio.core.store import Tree
 
 FEATURE_RENEGOTIATE = "feature-renegotiate"
 """Node of a frontend that can begin anew at any time, as "1" (csrc/frontend/card.h)."""
+FEATURE_HOLD_OFF = "feature-hold-off"
+"""Node of a frontend that rings for every request but WRITE, asked to or not; likewise."""
 
 # What a stream has when its configuration does not say.
 DEFAULT_RATES = (
@@ -58,6 +60,8 @@ class CardNodes:
     short_name: str
     renegotiates: bool
     """It can begin anew at any time, also while it plays."""
+    hold_off: bool
+    """It rings for every request but WRITE, asked to or not."""
     streams: tuple[StreamNodes, ...]
 
 
@@ -174,5 +178,6 @@ def parse_card(tree: Tree) -> CardNodes:
     return CardNodes(
         short_name=short_name[:32] if isinstance(short_name, str) else "",
         renegotiates=tree.get(FEATURE_RENEGOTIATE) == "1",
+        hold_off=tree.get(FEATURE_HOLD_OFF) == "1",
         streams=tuple(streams),
     )

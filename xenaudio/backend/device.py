@@ -439,6 +439,7 @@ class Device:
                 caps=nodes.caps,
                 route=route,
                 adopted=adopted,
+                hold_off=card.hold_off,
             )
             try:
                 backend = await loop.run_in_executor(

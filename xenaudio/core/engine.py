@@ -64,6 +64,8 @@ class StreamSetup:
     route: Route
     adopted: bool = False
     """A backend that is gone has served these rings: go on where it was."""
+    hold_off: bool = False
+    """The frontend rings for every request but WRITE, asked to or not."""
 
 
 class StreamState(enum.IntEnum):
@@ -179,6 +181,7 @@ class Engine:
         config.evt_ring_ref = setup.evt_ring_ref
         config.evt_event_channel = setup.evt_event_channel
         config.adopted = setup.adopted
+        config.hold_off = setup.hold_off
         _fill_caps(config.caps, setup.caps)
         _fill_route(config.route, setup.route)
         error = lib.xa_route_narrow(

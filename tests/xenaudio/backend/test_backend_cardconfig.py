@@ -183,3 +183,9 @@ def test_names_may_be_anything() -> None:
     assert parse_card(changed("short-name", {"a": "b"})).short_name == ""
     assert parse_card(changed("0/0/unique-id", {"a": "b"})).streams[0].unique_id == ""
     assert len(parse_card(changed("short-name", "n" * 4000)).short_name) == 32
+
+
+def test_what_a_frontend_says_of_itself_is_taken() -> None:
+    assert not parse_card(CARD).hold_off
+    assert parse_card(changed("feature-hold-off", "1")).hold_off
+    assert not parse_card(changed("feature-hold-off", "yes")).hold_off

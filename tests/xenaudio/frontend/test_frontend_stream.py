@@ -436,3 +436,26 @@ def test_a_stream_of_a_closed_card_is_an_error_not_a_crash(scene: Callable[..., 
             assert caught.value.errno == errno.ENOTCONN
 
     scene(test)
+
+
+def test_it_rings_for_samples_when_asked_to_and_for_all_else_in_any_case(
+    scene: Callable[..., None],
+) -> None:
+    async def test(s: Setting) -> None:
+        stream, back = await s.opened()
+        assert await s.back.store.read(f"{s.back.front}/feature-hold-off") == "1"
+        await stream.write(samples(100 * FRAME))
+        await back.take_write()
+        await asyncio.gather(stream.start(), back.answer(TRIGGER))
+        # As a backend leaves it that looks at the ring in time without being told.
+        back.word(back.ring, 4, back.req_cons)
+        rung = stream.stats.doorbells
+        await stream.write(samples(100 * FRAME))
+        assert stream.stats.doorbells == rung
+        stopping = asyncio.create_task(stream.stop())
+        await back.take_write()
+        await back.answer(TRIGGER)
+        await stopping
+        assert stream.stats.doorbells == rung + 1
+
+    scene(test)
