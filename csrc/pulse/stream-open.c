@@ -89,12 +89,13 @@ static int query(struct xa_pulse_stream *stream, struct xa_stream *front)
     return xa_stream_query(front, &ranges);
 }
 
-/* How many frames of a period are wanted for a latency. */
+/* How many frames of a period are wanted for a latency: half of it, in which what is captured is
+ * gathered, or what was played made up for. */
 static uint64_t period_for(const struct xa_pulse_stream *stream, uint64_t latency)
 {
-    unsigned periods = stream->address.capture ? XA_PULSE_CAPTURE_PERIODS : XA_PULSE_PERIODS;
+    uint64_t frames = xa_pulse_frames(stream, latency);
 
-    return xa_pulse_frames(stream, latency) / periods;
+    return (frames > 2 ? frames - 2 : frames) / 2;
 }
 
 /* What is captured waits for us: a large buffer costs no latency, and a small one frames. */

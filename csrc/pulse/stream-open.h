@@ -3,6 +3,22 @@
  * What sinks and sources share: the stream of a card that they want open, brought there again and
  * again, with a geometry that suits the latency that is wanted. On the card's thread only, except
  * for xa_pulse_stream_init.
+ *
+ * The geometry. OPEN fixes how large the buffer is, from which a backend learns how much latency
+ * its own output may have, and how often it tells of a position. So a stream that is open with one
+ * that is too large for the latency wanted is opened anew: when what was written is heard, so that
+ * the gap is silence only. (One short period for all latencies, whose events are ignored for the
+ * most part, would spare the gap. But it costs both sides their wake-ups, and leaves the backend's
+ * part of the latency as long as the largest buffer.)
+ *
+ * To play, the buffer is the latency: two periods, and two frames more. It is filled up each time
+ * that a period was heard; the other one is then there, which is how late this side may be. The two
+ * frames are because events come a frame late (sndif/position.h): so what is there lasts until the
+ * backend looks at the ring in any case, and no doorbell is needed.
+ *
+ * No rewinding. WRITE hands octets over in the order of the requests, whatever their offsets, and a
+ * backend may copy them to where it keeps them as it answers: what was written cannot be rewritten,
+ * and only STOP takes it back, all of it. So a sink's latency is what a change takes to be heard.
  */
 #ifndef XA_PULSE_STREAM_OPEN_H
 #define XA_PULSE_STREAM_OPEN_H
@@ -18,14 +34,6 @@
 #define XA_PULSE_LATENCY_MIN UINT64_C(2000)
 #define XA_PULSE_LATENCY_MAX UINT64_C(2000000)
 #define XA_PULSE_LATENCY_DEFAULT UINT64_C(200000)
-
-/*
- * How many periods the buffer has. Three: it is filled up each time that one was heard, and then
- * two more are there, so that neither side's late waking is a gap.
- */
-#define XA_PULSE_PERIODS 3u
-/* Of a capture stream, how many periods its latency has: one is gathered, then fetched. */
-#define XA_PULSE_CAPTURE_PERIODS 2u
 
 /* What a position may be late before a sink or source goes on without, microseconds. */
 #define XA_PULSE_LATE UINT64_C(80000)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a client is told about latency, held against when its frames were heard.
+
+timed_client.c plays a counter and logs each figure that PulseAudio gives it. When a frame was
+heard is known to a tenth of a millisecond or so from the backend's trace, as a file output has no
+delay of its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from daemon import PulseAudio
+from pcm import read_wav
+from sound import files_of
+
+RATE = 48000
+SETTLED = 30
+"""Figures of a stream's beginning that do not count: its first half second."""
+
+
+def build_client(folder: Path) -> Path:
+    """Compile timed_client."""
+    program = folder / "timed_client"
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "libpulse"], capture_output=True, text=True, check=True
+    )
+    source = Path(__file__).with_name("timed_client.c")
+    subprocess.run(
+        ["cc", "-D_GNU_SOURCE", "-O2", "-o", program, source, *shlex.split(flags.stdout)],
+        check=True,
+    )
+    return program
+
+
+@dataclass(frozen=True)
+class ClientLog:
+    """What a timed client wrote."""
+
+    latency: np.ndarray
+    """Rows: when (ns), frames written by then, latency (us)."""
+    asked_ns: np.ndarray
+    """When the server asked for more."""
+
+    @classmethod
+    def read(cls, file: Path) -> ClientLog:
+        """Read it; the last line may be half written."""
+        rows: dict[str, list[list[int]]] = {"latency": [], "asked": []}
+        for line in file.read_text().split("\n")[:-1]:
+            kind, *numbers = line.split()
+            rows[kind].append([int(number) for number in numbers])
+        return cls(
+            np.array(rows["latency"], np.int64).reshape(-1, 3),
+            np.array(rows["asked"], np.int64).reshape(-1, 2)[:, 0],
+        )
+
+    def longest_wait(self) -> float:
+        """Return the longest time between two requests for more, in seconds."""
+        return float(np.diff(self.asked_ns).max()) / 1e9
+
+
+class TimedClient:
+    """A running timed_client."""
+
+    def __init__(
+        self,
+        program: Path,
+        daemon: PulseAudio,
+        log: Path,
+        latency_ms: int,
+        seconds: float,
+        sink: str = "xen",
+    ) -> None:
+        self._log = log
+        self.process = subprocess.Popen(
+            [program, sink, str(latency_ms), str(seconds), log], env=daemon.env
+        )
+
+    def log(self) -> ClientLog:
+        """Return what it wrote so far."""
+        return ClientLog.read(self._log)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Latencies in milliseconds, one for each figure that could be checked."""
+
+    measured: np.ndarray
+    error: np.ndarray
+    """Reported less measured."""
+
+    def __str__(self) -> str:
+        def at(values: np.ndarray, percent: float) -> str:
+            return f"{np.percentile(values, percent):.2f}"
+
+        return (
+            f"{len(self.error)} figures, measured p50 {at(self.measured, 50)} p99"
+            f" {at(self.measured, 99)} ms, reported - measured p5 {at(self.error, 5)} p50"
+            f" {at(self.error, 50)} p95 {at(self.error, 95)}, absolute p95"
+            f" {at(abs(self.error), 95)} ms"
+        )
+
+
+def _frames_of(file: Path) -> np.ndarray:
+    return np.frombuffer(read_wav(file).octets, "<u4").astype(np.int64)
+
+
+def compare(
+    log: ClientLog, played: Path, stats: list[dict[str, Any]], stream: int = 0
+) -> Comparison:
+    """Compare what was reported with what the backend played, into files in `played`.
+
+    A figure is left out when the backend filled a gap between its neighbouring statistics: then it
+    is not known exactly which of the file's frames the guest wrote.
+    """
+    heard = [_frames_of(file) for file in files_of(played)]
+    # Each OPEN has a file.
+    opened = next(number for number, frames in enumerate(heard, 1) if (frames == 1).any())
+    frames = heard[opened - 1]
+    place_of = np.full(int(frames.max()) + 2, -1)
+    place_of[frames[frames != 0]] = np.flatnonzero(frames)
+    lines = [line for line in stats if line["stream"] == stream]
+    times = np.array([line["time_ns"] for line in lines])
+    silent = np.array([line["stats"]["frames_silent"] for line in lines])
+    before = [line["stats"]["frames_silent"] for line in lines if line["stats"]["opens"] < opened]
+    silent -= before[-1] if before else 0
+    trace = np.array([p for line in lines for p in line["trace"] if p[3] == opened])
+    measured, error = [], []
+    for at, written, latency_us in log.latency[SETTLED:].tolist():
+        if written + 1 >= len(place_of) or place_of[written + 1] < 0:
+            continue
+        first = np.searchsorted(times, at) - 1
+        last = np.searchsorted(times, at + latency_us * 1000)
+        if first < 0 or last >= len(times) or silent[first] != silent[last]:
+            continue
+        frame = place_of[written + 1] - silent[last]
+        after = np.searchsorted(trace[:, 1], frame)
+        if after == len(trace):
+            continue
+        heard_at = trace[after, 0] - (trace[after, 1] - frame) * 1e9 / RATE
+        measured.append((heard_at - at) / 1e6)
+        error.append(latency_us / 1e3 - measured[-1])
+    return Comparison(np.array(measured), np.array(error))
