@@ -77,7 +77,7 @@ def parse(path: bytes, domid: int) -> Node:
     if not 0 < len(path) <= limit or _CHARACTERS.fullmatch(path) is None:
         raise WireError(errno.EINVAL)
     text = path.decode("ascii")
-    if "//" in text or text.endswith("/"):
+    if "//" in text or text.removeprefix("/").endswith("/"):
         raise WireError(errno.EINVAL)
     text = text.removeprefix(f"/local/domain/{domid}/")
     if text == FOLDER:
