@@ -303,6 +303,8 @@ static void unload_others(pa_card *card)
 
 static void take_away(struct xa_detected_card *card)
 {
+    if (!card->configuration)
+        return;
     if (card->card) {
         apply(card, 0);
         unload_others(card->card);

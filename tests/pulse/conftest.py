@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,16 +23,21 @@ StartPulse = Callable[..., daemon.PulseAudio]
 
 @pytest.fixture
 def pulse(machine: Machine) -> Iterator[StartPulse]:
-    """Give what starts a PulseAudio in a domain: with the lines of its default.pa."""
+    """Give what starts a PulseAudio in a domain: with the lines of its default.pa.
+
+    `modules` names the folder of other modules, `prefix` is what the command line begins with.
+    """
     folder = daemon.modules()
     if folder is None:
         pytest.skip(f"{daemon.MODULES} does not name the folder of the modules")
     assert (folder / "module-xenpv-sink.so").exists(), f"{folder}: no modules"
     made: list[daemon.PulseAudio] = []
 
-    def start(domain: Domain, *script: str) -> daemon.PulseAudio:
+    def start(
+        domain: Domain, *script: str, modules: Path = folder, prefix: Sequence[str] = ()
+    ) -> daemon.PulseAudio:
         place = machine.directory / f"pulse-{len(made)}"
-        made.append(daemon.PulseAudio(place, folder, domain.socket, *script))
+        made.append(daemon.PulseAudio(place, modules, domain.socket, *script, prefix=prefix))
         made[-1].wait()
         return made[-1]
 

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from machine import HANG, wait_until
@@ -36,7 +37,14 @@ def own_modules() -> str:
 class PulseAudio:
     """One daemon."""
 
-    def __init__(self, folder: Path, modules: Path, hypervisor: str, *script: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        modules: Path,
+        hypervisor: str,
+        *script: str,
+        prefix: Sequence[str] = (),
+    ) -> None:
         for name in ("home", "runtime", "state"):
             (folder / name).mkdir(parents=True, mode=0o700)
         self._log = folder / "log"
@@ -64,7 +72,13 @@ class PulseAudio:
             "file": str(folder / "default.pa"),
         }
         self.process = subprocess.Popen(
-            ["pulseaudio", "-n", "--fail=yes", *(f"--{k}={v}" for k, v in options.items())],
+            [
+                *prefix,
+                "pulseaudio",
+                "-n",
+                "--fail=yes",
+                *(f"--{k}={v}" for k, v in options.items()),
+            ],
             env=self.env,
             stdin=subprocess.DEVNULL,
         )
