@@ -140,26 +140,29 @@ def fuzz() -> Iterator[Result]:
     targets = sorted(p for p in folder.rglob("fuzz_*") if p.is_file() and os.access(p, os.X_OK))
     if not targets:
         yield Result("fuzz", "failed", f"no fuzz target was built in {folder}")
+    targets += sorted(Path("tests/xenaudio").rglob("fuzz_*.py"))
     with ThreadPoolExecutor(2) as pool:
         yield from pool.map(fuzz_target, targets)
 
 
 def fuzz_target(target: Path) -> Result:
-    """Run one libFuzzer target from its seeds in tests/csrc/corpus/."""
+    """Run one libFuzzer target from its seeds: in tests/csrc/corpus/, or beside one in Python."""
     seconds = int(os.environ.get("FUZZ_SECONDS", "30"))
-    found = LOGS / "fuzz" / target.name
+    in_python = target.suffix == ".py"
+    found = LOGS / "fuzz" / target.stem
     found.mkdir(parents=True, exist_ok=True)
-    corpus = BUILD / "fuzz-corpus" / target.name
+    corpus = BUILD / "fuzz-corpus" / target.stem
     corpus.mkdir(parents=True, exist_ok=True)
-    seeds = Path("tests/csrc/corpus") / target.name
+    seeds = (target.parent if in_python else Path("tests/csrc")) / "corpus" / target.stem
     if not seeds.is_dir():
         return Result(target.name, "failed", f"no seeds: {seeds} is missing")
+    program = [sys.executable, str(target)] if in_python else [*steady_layout(), str(target)]
     limits = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=1024"]
     reports = ["-print_final_stats=1", f"-artifact_prefix={found}/"]
     status, output = command(
-        [*steady_layout(), str(target), *limits, *reports, str(corpus), str(seeds)],
+        [*program, *limits, *reports, str(corpus), str(seeds)],
         log=found / "log",
-        env=SANITIZERS,
+        env={**SANITIZERS, "PYTHONPATH": str(TREE)},
         timeout=seconds + 120,
     )
     executions = re.search(r"number_of_executed_units: (\d+)", output)
@@ -255,7 +258,7 @@ PARTS = (
     Part("c", "C tests under gcc and clang, with ASan and UBSan", c),
     Part("tsan", "C tests with threads, under ThreadSanitizer", tsan),
     Part("coverage", "line coverage of the ring core", coverage),
-    Part("fuzz", "libFuzzer targets, FUZZ_SECONDS (30) each", fuzz),
+    Part("fuzz", "libFuzzer and atheris targets, FUZZ_SECONDS (30) each", fuzz),
     Part("python", "pytest: tests/xenaudio and tests/ci", python, terse=True),
     Part("xen", "scenarios on a real Xen, emulated by QEMU: tests/xen", xen),
     Part("package", "source distribution and wheel", package),
