@@ -2,9 +2,25 @@
 /* Outputs and inputs that go by CLOCK_MONOTONIC: see clocked.h. */
 #include "backend/clocked.h"
 
+#include <stdlib.h>
+
+static int32_t rate_error(void)
+{
+    const char *text = getenv(XA_CLOCK_PPM);
+    long ppm = text ? strtol(text, NULL, 10) : 0;
+
+    return ppm > -100000 && ppm < 100000 ? (int32_t) ppm : 0;
+}
+
+static void start(struct xa_clock *clock, uint64_t now)
+{
+    clock->ppm = rate_error();
+    xa_clock_start(clock, now);
+}
+
 void xa_clocked_output_start(struct xa_output *output, uint64_t now)
 {
-    xa_clock_start(&((struct xa_clocked_output *) output)->clock, now);
+    start(&((struct xa_clocked_output *) output)->clock, now);
 }
 
 void xa_clocked_output_stop(struct xa_output *output)
@@ -31,7 +47,7 @@ uint64_t xa_clocked_output_when(struct xa_output *output, uint64_t frames)
 
 void xa_clocked_input_start(struct xa_input *input, uint64_t now)
 {
-    xa_clock_start(&((struct xa_clocked_input *) input)->clock, now);
+    start(&((struct xa_clocked_input *) input)->clock, now);
 }
 
 void xa_clocked_input_stop(struct xa_input *input)

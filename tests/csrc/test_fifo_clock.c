@@ -60,14 +60,15 @@ static void a_clock_that_stands_wants_nothing(void)
     CHECK_EQ(xa_clock_due(&clock, UINT64_MAX), 0);
 }
 
-/* Sleeping until xa_clock_when never wakes too early, at any rate, for an hour. */
-static void frames_are_due_when_the_clock_says_so(void)
+/* Sleeping until xa_clock_when never wakes too early, at any rate, for an hour. `ppm`: fast by. */
+static void frames_are_due_when_a_clock_says_so(int32_t ppm)
 {
     static const uint32_t rates[] = {1, 8000, 11025, 44100, 48000, 96000, 768000};
 
     for (unsigned r = 0; r < sizeof(rates) / sizeof(rates[0]); r++) {
-        struct xa_clock clock = {.rate = rates[r]};
+        struct xa_clock clock = {.rate = rates[r], .ppm = ppm};
         uint64_t end, now = 0, step = rates[r] / 100 + 1;
+        uint64_t expected = (uint64_t) rates[r] * 3600 * (uint64_t) (1000000 + ppm) / 1000000;
 
         xa_clock_start(&clock, UINT64_C(123456789123));
         end = clock.origin + UINT64_C(3600) * 1000000000;
@@ -77,8 +78,15 @@ static void frames_are_due_when_the_clock_says_so(void)
             CHECK(xa_clock_due(&clock, now - 1) < step);
             clock.passed += step;
         }
-        CHECK(clock.passed - (uint64_t) rates[r] * 3600 <= step); /* no drift */
+        CHECK(clock.passed - expected <= step); /* no drift */
     }
+}
+
+static void frames_are_due_when_the_clock_says_so(void)
+{
+    frames_are_due_when_a_clock_says_so(0);
+    frames_are_due_when_a_clock_says_so(500);
+    frames_are_due_when_a_clock_says_so(-300);
 }
 
 int main(void)

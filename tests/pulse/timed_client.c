@@ -160,7 +160,7 @@ int main(int argc, char **argv)
         return 1;
     }
     sink = argv[1];
-    latency_ms = (unsigned) atoi(argv[2]);
+    latency_ms = (unsigned) strtoul(argv[2], NULL, 10);
     log_file = fopen(argv[4], "w");
     if (!log_file) {
         perror(argv[4]);
@@ -172,8 +172,9 @@ int main(int argc, char **argv)
     context = pa_context_new(api, "timed_client");
     pa_context_set_state_callback(context, on_context, NULL);
     pa_context_connect(context, NULL, PA_CONTEXT_NOAUTOSPAWN, NULL);
-    api->time_new(api, pa_timeval_add(pa_gettimeofday(&at), (pa_usec_t) (atof(argv[3]) * 1e6)), end,
-                  NULL);
+    api->time_new(api,
+                  pa_timeval_add(pa_gettimeofday(&at), (pa_usec_t) (strtod(argv[3], NULL) * 1e6)),
+                  end, NULL);
     pa_mainloop_run(loop, &result);
     fclose(log_file);
     return result;
