@@ -17,11 +17,11 @@ import sys
 import tarfile
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lint import lint, sources
+from lint import lint, pulse_headers, sources
 from runner import Part, Result, command, require, run, tail
 
 TREE = Path(__file__).resolve().parents[1]
@@ -173,8 +173,24 @@ def fuzz_target(target: Path) -> Result:
 
 def python() -> Iterator[Result]:
     """Yield the results of pytest: first of what plays sound, which compilers must not hold up."""
-    for name in ("xenaudio", "ci"):
+    for name in ("xenaudio", "packaging", "ci"):
         yield from run_pytest(name, "-n", "2", "--dist", "loadgroup", f"tests/{name}")
+
+
+def pulse() -> Iterator[Result]:
+    """Yield the results of PulseAudio's modules in a real PulseAudio."""
+    if pulse_headers() is None:
+        reason = "PulseAudio's private headers are not here (ci/dist --headers)"
+        yield Result("PulseAudio's modules", "skipped", reason)
+        return
+    options = ["-Dpulse=enabled", "-Dtests=disabled"]
+    plain = meson_build("pulse", "gcc", *options)
+    checked = meson_build("pulse-asan", "gcc", *options, "-Db_sanitize=address,undefined")
+    modules = {
+        "XENAUDIO_PULSE_MODULES": str(TREE / plain / "csrc/pulse"),
+        "XENAUDIO_PULSE_MODULES_ASAN": str(TREE / checked / "csrc/pulse"),
+    }
+    yield from run_pytest("pulse", "tests/pulse", "-n", "2", "--dist", "loadgroup", env=modules)
 
 
 def xen() -> Iterator[Result]:
@@ -183,7 +199,9 @@ def xen() -> Iterator[Result]:
     yield from run_pytest("xen", "-n", "2", "--dist", "loadgroup", "tests/xen")
 
 
-def run_pytest(name: str, *arguments: str) -> Iterator[Result]:
+def run_pytest(
+    name: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[Result]:
     """Run pytest; its report and its output are NAME.xml and NAME.log."""
     report = LOGS / f"{name}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +209,7 @@ def run_pytest(name: str, *arguments: str) -> Iterator[Result]:
     status, output = command(
         [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *arguments],
         log=LOGS / f"{name}.log",
-        env={"PYTHONPATH": str(TREE)},
+        env={"PYTHONPATH": str(TREE), **(env or {})},
         timeout=2400,
     )
     results = list(pytest_results(report)) if report.exists() else []
@@ -259,7 +277,8 @@ PARTS = (
     Part("tsan", "C tests with threads, under ThreadSanitizer", tsan),
     Part("coverage", "line coverage of the ring core", coverage),
     Part("fuzz", "libFuzzer and atheris targets, FUZZ_SECONDS (30) each", fuzz),
-    Part("python", "pytest: tests/xenaudio and tests/ci", python, terse=True),
+    Part("python", "pytest: tests/xenaudio, tests/packaging and tests/ci", python, terse=True),
+    Part("pulse", "modules in a real PulseAudio: tests/pulse", pulse, terse=True),
     Part("xen", "scenarios on a real Xen, emulated by QEMU: tests/xen", xen),
     Part("package", "source distribution and wheel", package),
 )
