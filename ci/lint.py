@@ -18,7 +18,14 @@ TREE = Path(__file__).resolve().parents[1]
 # What a build or a test run leaves in the tree: for a tree without git, which would know.
 UNTRACKED = {".git", ".venv", "build", "dist", "demo-out", "__pycache__"}
 
-C_FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-DXA_HAVE_XEN=1", "-Icsrc", "-Itests/csrc"]
+C_FLAGS = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-DXA_HAVE_XEN=1",
+    "-DXA_HAVE_PULSE=1",
+    "-Icsrc",
+    "-Itests/csrc",
+]
 
 PULSE = Path("csrc/pulse")
 

@@ -23,14 +23,21 @@ void xa_clocked_output_start(struct xa_output *output, uint64_t now)
     start(&((struct xa_clocked_output *) output)->clock, now);
 }
 
-void xa_clocked_output_stop(struct xa_output *output)
+void xa_clocked_output_stop(struct xa_output *output, uint64_t now, bool hold)
 {
+    (void) now;
+    (void) hold;
     ((struct xa_clocked_output *) output)->clock.running = false;
 }
 
 uint64_t xa_clocked_output_wants(struct xa_output *output, uint64_t now)
 {
     return xa_clock_due(&((struct xa_clocked_output *) output)->clock, now);
+}
+
+uint64_t xa_clocked_output_lacks(struct xa_output *output, uint64_t now)
+{
+    return xa_clocked_output_wants(output, now);
 }
 
 uint32_t xa_clocked_output_delay(struct xa_output *output, uint64_t now)
@@ -63,4 +70,16 @@ uint64_t xa_clocked_input_ready(struct xa_input *input, uint64_t now)
 uint64_t xa_clocked_input_when(struct xa_input *input, uint64_t frames)
 {
     return xa_clock_when(&((struct xa_clocked_input *) input)->clock, frames);
+}
+
+const char *xa_clocked_output_trouble(struct xa_output *output)
+{
+    (void) output;
+    return NULL;
+}
+
+const char *xa_clocked_input_trouble(struct xa_input *input)
+{
+    (void) input;
+    return NULL;
 }

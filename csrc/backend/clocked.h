@@ -25,15 +25,21 @@ struct xa_clocked_input {
 };
 
 void xa_clocked_output_start(struct xa_output *output, uint64_t now);
-void xa_clocked_output_stop(struct xa_output *output);
+void xa_clocked_output_stop(struct xa_output *output, uint64_t now, bool hold);
 uint64_t xa_clocked_output_wants(struct xa_output *output, uint64_t now);
+/* All that it wants: it stores nothing. */
+uint64_t xa_clocked_output_lacks(struct xa_output *output, uint64_t now);
 /* 0: what is written is heard at once. */
 uint32_t xa_clocked_output_delay(struct xa_output *output, uint64_t now);
 uint64_t xa_clocked_output_when(struct xa_output *output, uint64_t frames);
+/* NULL. */
+const char *xa_clocked_output_trouble(struct xa_output *output);
 
 void xa_clocked_input_start(struct xa_input *input, uint64_t now);
 void xa_clocked_input_stop(struct xa_input *input);
 uint64_t xa_clocked_input_ready(struct xa_input *input, uint64_t now);
 uint64_t xa_clocked_input_when(struct xa_input *input, uint64_t frames);
+/* NULL. */
+const char *xa_clocked_input_trouble(struct xa_input *input);
 
 #endif

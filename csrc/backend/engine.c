@@ -49,6 +49,11 @@ void xa_engine_tell(struct xa_engine *engine)
     eventfd_write(engine->tell_fd, 1);
 }
 
+struct xa_endpoint_wakes xa_engine_wakes(const struct xa_engine *engine)
+{
+    return (struct xa_endpoint_wakes){.engine = engine->wake_fd, .control = engine->tell_fd};
+}
+
 void xa_engine_listen(struct xa_back_stream *stream, bool listen)
 {
     struct epoll_event event = {.events = listen ? EPOLLIN : 0, .data.ptr = stream};
@@ -365,8 +370,12 @@ void xa_back_stream_read_stats(struct xa_back_stream *stream, struct xa_back_str
     t->peak = 0.0f;
     if (t->pcm) {
         stats->fill_frames = t->fifo.fill / t->pcm->params.frame_octets;
-        if (t->pcm->output)
+        if (t->pcm->output) {
             stats->frames_lost += t->pcm->output->ops->lost(t->pcm->output);
+            stats->trouble = t->pcm->output->ops->trouble(t->pcm->output);
+        } else if (t->pcm->input) {
+            stats->trouble = t->pcm->input->ops->trouble(t->pcm->input);
+        }
     }
     pthread_mutex_unlock(&stream->engine->mutex);
 }

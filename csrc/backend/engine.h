@@ -5,8 +5,8 @@
  *
  * The control plane connects a stream when a frontend has published its rings, reads its
  * statistics, and disconnects it. Nothing here calls back: the engine makes xa_engine_fd readable
- * when a stream has something to tell (xa_back_stream_stats.broken). All functions may be called
- * from any thread but the engine's; those that may block say so.
+ * when a stream has something to tell (xa_back_stream_stats: broken, trouble). All functions may be
+ * called from any thread but the engine's; those that may block say so.
  */
 #ifndef XA_BACKEND_ENGINE_H
 #define XA_BACKEND_ENGINE_H
@@ -27,7 +27,8 @@ struct xa_engine *xa_engine_new(void);
 /* Ends the thread and frees the engine. Every stream must have been disconnected before. */
 void xa_engine_free(struct xa_engine *engine);
 
-/* An eventfd that becomes readable when a stream broke; read 8 octets from it to clear it. */
+/* An eventfd that becomes readable when a stream broke or has other trouble than before; read 8
+ * octets from it to clear it. */
 int xa_engine_fd(const struct xa_engine *engine);
 
 struct xa_back_stream_config {
@@ -77,6 +78,9 @@ struct xa_back_stream_stats {
     /* Why the stream is of no use any more, in words for a log; NULL while it is well. The control
      * plane then closes the device. */
     const char *broken;
+    /* What keeps the open PCM's output from being heard, or its input from hearing; NULL: nothing
+     * that is known. The guest does not notice it. */
+    const char *trouble;
 
     /* The open PCM's parameters, of the last one when closed. */
     uint8_t format; /* XENSND_PCM_FORMAT_* */
@@ -92,7 +96,7 @@ struct xa_back_stream_stats {
     uint64_t frames_out;     /* playback: given to the output; capture: to the guest */
     uint64_t frames_silent;  /* playback: silence given because the guest was late */
     uint64_t frames_dropped; /* playback: discarded by STOP or CLOSE; capture: not read in time */
-    uint64_t frames_lost;    /* by the output, because its disk was slow or full */
+    uint64_t frames_lost;    /* by the output: its disk was slow or full, its server away */
     uint64_t xruns;          /* gaps in the sound: underruns, or overruns of a capture */
     uint64_t events;         /* sent */
     uint64_t events_held;    /* merged into a later one because the page was full */

@@ -3,8 +3,7 @@
  * The file output (a WAV file) and input (WAV, FLAC, ...), at the pace of a clock.
  *
  * The disk may stall; the engine's thread may not. So a thread of the file's own reads or writes
- * it, with a spool of some seconds between the two: a ring of octets with one producer and one
- * consumer.
+ * it, with a spool of some seconds between the two.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -12,77 +11,49 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "backend/clocked.h"
+#include "backend/spool.h"
 #include "soundfile/soundfile.h"
 
-/*
- * `put` and `got` run freely. The producer stores `put` with release after the octets, the consumer
- * loads it with acquire before them; the consumer stores `got` with release when it has done with
- * the octets, the producer loads it with acquire before it overwrites them.
- */
-struct spool {
-    uint8_t *memory;
-    uint32_t size; /* octets, a power of two */
-    _Atomic uint32_t put;
-    _Atomic uint32_t got;
-    uint32_t woken; /* producer's or consumer's index when the thread was last woken: engine's */
+/* The file's own thread, and the spool between it and the engine's. */
+struct worker {
+    struct xa_spool spool;
+    uint32_t woken; /* the engine's index in the spool when the thread was last woken: engine's */
     sem_t wake;     /* posted by the engine, and at the end */
     _Atomic bool stop;
     pthread_t thread;
 };
 
-static int spool_init(struct spool *spool, uint64_t octets)
+static int worker_init(struct worker *worker, uint64_t octets)
 {
-    uint32_t size = 1u << 16;
+    int error = xa_spool_init(&worker->spool, octets);
 
-    while (size < octets && size < XA_ENDPOINT_OCTETS)
-        size *= 2;
-    spool->memory = malloc(size);
-    if (!spool->memory)
-        return -ENOMEM;
-    spool->size = size;
-    sem_init(&spool->wake, 0, 0);
-    return 0;
+    if (!error)
+        sem_init(&worker->wake, 0, 0);
+    return error;
 }
 
-static void spool_free(struct spool *spool)
+static void worker_free(struct worker *worker)
 {
-    sem_destroy(&spool->wake);
-    free(spool->memory);
+    sem_destroy(&worker->wake);
+    xa_spool_free(&worker->spool);
 }
 
-static void spool_stop(struct spool *spool)
+static void worker_stop(struct worker *worker)
 {
-    atomic_store_explicit(&spool->stop, true, memory_order_release); /* acquired by the thread */
-    sem_post(&spool->wake);
-    pthread_join(spool->thread, NULL);
-}
-
-static void copy_in(struct spool *spool, uint32_t at, const void *data, uint32_t octets)
-{
-    uint32_t offset = at & (spool->size - 1);
-    uint32_t first = octets < spool->size - offset ? octets : spool->size - offset;
-
-    memcpy(spool->memory + offset, data, first);
-    memcpy(spool->memory, (const uint8_t *) data + first, octets - first);
-}
-
-static void copy_out(const struct spool *spool, uint32_t at, void *data, uint32_t octets)
-{
-    uint32_t offset = at & (spool->size - 1);
-    uint32_t first = octets < spool->size - offset ? octets : spool->size - offset;
-
-    memcpy(data, spool->memory + offset, first);
-    memcpy((uint8_t *) data + first, spool->memory, octets - first);
+    atomic_store_explicit(&worker->stop, true, memory_order_release); /* acquired by the thread */
+    sem_post(&worker->wake);
+    pthread_join(worker->thread, NULL);
 }
 
 /* ---- output ---- */
 
 struct file_output {
     struct xa_clocked_output clocked;
-    struct spool spool;
+    struct worker worker;
     struct xa_soundfile *file;
     const struct xa_format *format;
     uint32_t frame_octets;
@@ -98,30 +69,30 @@ struct file_output {
 static void *write_file(void *user)
 {
     struct file_output *out = user;
-    struct spool *spool = &out->spool;
+    struct worker *worker = &out->worker;
     uint32_t frame = out->frame_octets, most = (1u << 16) / frame * frame, since_sync = 0;
     uint8_t *buffer = malloc(most);
     bool stop;
 
     pthread_setname_np(pthread_self(), "xa-file"); /* else it has its maker's */
     do {
-        uint32_t got = atomic_load_explicit(&spool->got, memory_order_relaxed), fill;
+        uint32_t fill;
 
-        sem_wait(&spool->wake);
-        stop = atomic_load_explicit(&spool->stop, memory_order_acquire);
-        while ((fill = atomic_load_explicit(&spool->put, memory_order_acquire) - got) >= frame) {
+        sem_wait(&worker->wake);
+        stop = atomic_load_explicit(&worker->stop, memory_order_acquire);
+        while ((fill = xa_spool_fill(&worker->spool)) >= frame) {
             uint32_t octets = fill < most ? fill / frame * frame : most, written = 0;
 
             if (buffer) {
-                copy_out(spool, got, buffer, octets);
+                xa_spool_get(&worker->spool, buffer, octets);
                 written = xa_soundfile_write(out->file, buffer, octets / frame);
+            } else {
+                xa_spool_drop(&worker->spool, octets);
             }
             if (written < octets / frame)
                 atomic_fetch_add_explicit(&out->unsaved, octets / frame - written,
                                           memory_order_relaxed);
-            got += octets;
             since_sync += octets;
-            atomic_store_explicit(&spool->got, got, memory_order_release);
         }
         if (since_sync >= out->sync_octets) {
             xa_soundfile_sync(out->file);
@@ -134,30 +105,26 @@ static void *write_file(void *user)
 
 static void spool_out(struct file_output *out, const void *data, uint32_t frames)
 {
-    struct spool *spool = &out->spool;
-    uint32_t octets = frames * out->frame_octets;
-    uint32_t put = atomic_load_explicit(&spool->put, memory_order_relaxed);
-    uint32_t got = atomic_load_explicit(&spool->got, memory_order_acquire);
+    struct worker *worker = &out->worker;
+    uint32_t octets = frames * out->frame_octets, put;
 
-    if (spool->size - (put - got) < octets) {
+    if (xa_spool_room(&worker->spool) < octets) {
         out->lost += frames;
         return;
     }
-    copy_in(spool, put, data, octets);
-    put += octets;
-    atomic_store_explicit(&spool->put, put, memory_order_release);
-    if (put - spool->woken >= out->wake_octets) {
-        spool->woken = put;
-        sem_post(&spool->wake);
+    put = xa_spool_put(&worker->spool, data, octets);
+    if (put - worker->woken >= out->wake_octets) {
+        worker->woken = put;
+        sem_post(&worker->wake);
     }
 }
 
-static void output_stop(struct xa_output *output)
+static void output_stop(struct xa_output *output, uint64_t now, bool hold)
 {
     struct file_output *out = (struct file_output *) output;
 
-    xa_clocked_output_stop(output);
-    sem_post(&out->spool.wake);
+    xa_clocked_output_stop(output, now, hold);
+    sem_post(&out->worker.wake);
 }
 
 static void output_write(struct xa_output *output, const void *frames, uint32_t count)
@@ -186,7 +153,7 @@ static void output_write(struct xa_output *output, const void *frames, uint32_t 
 static void output_silence(struct xa_output *output, uint32_t count)
 {
     struct file_output *out = (struct file_output *) output;
-    uint32_t most = out->spool.size / out->frame_octets;
+    uint32_t most = out->worker.spool.size / out->frame_octets;
 
     out->clocked.clock.passed += count;
     /* A guest that starts and stops for hours without a sample would collect more than can be
@@ -205,11 +172,11 @@ static void output_close(struct xa_output *output)
 {
     struct file_output *out = (struct file_output *) output;
 
-    spool_stop(&out->spool);
+    worker_stop(&out->worker);
     xa_soundfile_close(out->file);
     if (!out->begun) /* programs open cards to see what they can do, and play nothing */
         unlink(out->path);
-    spool_free(&out->spool);
+    worker_free(&out->worker);
     free(out);
 }
 
@@ -217,11 +184,13 @@ static const struct xa_output_ops output_ops = {
     .start = xa_clocked_output_start,
     .stop = output_stop,
     .wants = xa_clocked_output_wants,
+    .lacks = xa_clocked_output_lacks,
     .write = output_write,
     .silence = output_silence,
     .delay = xa_clocked_output_delay,
     .when = xa_clocked_output_when,
     .lost = output_lost,
+    .trouble = xa_clocked_output_trouble,
     .close = output_close,
 };
 
@@ -268,13 +237,13 @@ int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params
     out->frame_octets = params->frame_octets;
     out->sync_octets = (uint32_t) second;
     out->wake_octets = (uint32_t) (second / 4);
-    error = spool_init(&out->spool, second * XA_ENDPOINT_SECONDS);
+    error = worker_init(&out->worker, second * XA_ENDPOINT_SECONDS);
     if (error)
         goto fail;
     error = create_file(route, params, out->path, &out->file);
     if (error)
-        goto fail_spool;
-    error = -pthread_create(&out->spool.thread, NULL, write_file, out);
+        goto fail_worker;
+    error = -pthread_create(&out->worker.thread, NULL, write_file, out);
     if (error)
         goto fail_file;
     *output = &out->clocked.base;
@@ -282,8 +251,8 @@ int xa_output_file_open(const struct xa_route *route, const struct xa_pcm_params
 
 fail_file:
     xa_soundfile_close(out->file);
-fail_spool:
-    spool_free(&out->spool);
+fail_worker:
+    worker_free(&out->worker);
 fail:
     free(out);
     return error;
@@ -293,7 +262,7 @@ fail:
 
 struct file_input {
     struct xa_clocked_input clocked;
-    struct spool spool;
+    struct worker worker;
     struct xa_soundfile *file;
     const struct xa_format *format;
     uint32_t frame_octets;
@@ -303,19 +272,15 @@ struct file_input {
 /* Fills the spool as far as it goes; false at the file's end. */
 static bool fill_spool(struct file_input *in, uint8_t *buffer, uint32_t most)
 {
-    struct spool *spool = &in->spool;
-    uint32_t frame = in->frame_octets;
-    uint32_t put = atomic_load_explicit(&spool->put, memory_order_relaxed), room;
+    struct xa_spool *spool = &in->worker.spool;
+    uint32_t frame = in->frame_octets, room;
     bool rewound = false;
 
-    while ((room = spool->size - (put - atomic_load_explicit(&spool->got, memory_order_acquire))) >=
-           frame) {
+    while ((room = xa_spool_room(spool)) >= frame) {
         uint32_t wanted = (room < most ? room : most) / frame;
         uint32_t frames = xa_soundfile_read(in->file, buffer, wanted);
 
-        copy_in(spool, put, buffer, frames * frame);
-        put += frames * frame;
-        atomic_store_explicit(&spool->put, put, memory_order_release);
+        xa_spool_put(spool, buffer, frames * frame);
         if (frames)
             rewound = false;
         if (frames < wanted) {
@@ -337,8 +302,8 @@ static void *read_file(void *user)
 
     pthread_setname_np(pthread_self(), "xa-file");
     while (buffer && fill_spool(in, buffer, most)) {
-        sem_wait(&in->spool.wake);
-        if (atomic_load_explicit(&in->spool.stop, memory_order_acquire))
+        sem_wait(&in->worker.wake);
+        if (atomic_load_explicit(&in->worker.stop, memory_order_acquire))
             break;
     }
     free(buffer);
@@ -348,19 +313,16 @@ static void *read_file(void *user)
 static void input_read(struct xa_input *input, void *frames, uint32_t count)
 {
     struct file_input *in = (struct file_input *) input;
-    struct spool *spool = &in->spool;
-    uint32_t got = atomic_load_explicit(&spool->got, memory_order_relaxed);
-    uint32_t fill = atomic_load_explicit(&spool->put, memory_order_acquire) - got;
+    struct worker *worker = &in->worker;
+    uint32_t fill = xa_spool_fill(&worker->spool);
     uint32_t octets = count * in->frame_octets, have = fill < octets ? fill : octets;
+    uint32_t got = xa_spool_get(&worker->spool, frames, have);
 
-    copy_out(spool, got, frames, have);
     xa_format_silence(in->format, (uint8_t *) frames + have, octets - have);
-    got += have;
-    atomic_store_explicit(&spool->got, got, memory_order_release);
     in->clocked.clock.passed += count;
-    if (got - spool->woken >= spool->size / 2) {
-        spool->woken = got;
-        sem_post(&spool->wake);
+    if (got - worker->woken >= worker->spool.size / 2) {
+        worker->woken = got;
+        sem_post(&worker->wake);
     }
 }
 
@@ -368,9 +330,9 @@ static void input_close(struct xa_input *input)
 {
     struct file_input *in = (struct file_input *) input;
 
-    spool_stop(&in->spool);
+    worker_stop(&in->worker);
     xa_soundfile_close(in->file);
-    spool_free(&in->spool);
+    worker_free(&in->worker);
     free(in);
 }
 
@@ -380,6 +342,7 @@ static const struct xa_input_ops input_ops = {
     .ready = xa_clocked_input_ready,
     .read = input_read,
     .when = xa_clocked_input_when,
+    .trouble = xa_clocked_input_trouble,
     .close = input_close,
 };
 
@@ -398,13 +361,13 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
     in->format = params->format;
     in->frame_octets = params->frame_octets;
     in->loop = route->loop;
-    error = spool_init(&in->spool,
-                       (uint64_t) params->rate * params->frame_octets * XA_ENDPOINT_SECONDS);
+    error = worker_init(&in->worker,
+                        (uint64_t) params->rate * params->frame_octets * XA_ENDPOINT_SECONDS);
     if (error)
         goto fail;
     error = xa_soundfile_open(route->path, params->format, &info, &in->file);
     if (error)
-        goto fail_spool;
+        goto fail_worker;
     if (info.rate != params->rate || info.channels != params->channels) {
         error = -ENOTSUP;
         goto fail_file;
@@ -416,7 +379,7 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
         goto fail_file;
     fill_spool(in, buffer, (1u << 16) / in->frame_octets * in->frame_octets);
     free(buffer);
-    error = -pthread_create(&in->spool.thread, NULL, read_file, in);
+    error = -pthread_create(&in->worker.thread, NULL, read_file, in);
     if (error)
         goto fail_file;
     *input = &in->clocked.base;
@@ -424,8 +387,8 @@ int xa_input_file_open(const struct xa_route *route, const struct xa_pcm_params 
 
 fail_file:
     xa_soundfile_close(in->file);
-fail_spool:
-    spool_free(&in->spool);
+fail_worker:
+    worker_free(&in->worker);
 fail:
     free(in);
     return error;

@@ -70,8 +70,8 @@ static int open_pcm(struct xa_job *job, struct xa_pcm *pcm)
     if (error)
         return error;
     job->failed = "its route cannot be opened";
-    return job->capture ? xa_input_open(job->route, &job->params, &pcm->input)
-                        : xa_output_open(job->route, &job->params, &pcm->output);
+    return job->capture ? xa_input_open(job->route, &job->params, &job->wakes, &pcm->input)
+                        : xa_output_open(job->route, &job->params, &job->wakes, &pcm->output);
 }
 
 static void *run_job(void *user)

@@ -35,6 +35,7 @@ struct xa_job {
     uint16_t domid;
     bool capture;
     const struct xa_route *route;
+    struct xa_endpoint_wakes wakes;
 
     /* The PCM: in, the one to close; out, the one opened, or NULL. */
     struct xa_pcm *pcm;

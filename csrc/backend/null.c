@@ -37,11 +37,13 @@ static const struct xa_output_ops output_ops = {
     .start = xa_clocked_output_start,
     .stop = xa_clocked_output_stop,
     .wants = xa_clocked_output_wants,
+    .lacks = xa_clocked_output_lacks,
     .write = output_write,
     .silence = output_silence,
     .delay = xa_clocked_output_delay,
     .when = xa_clocked_output_when,
     .lost = output_lost,
+    .trouble = xa_clocked_output_trouble,
     .close = output_close,
 };
 
@@ -76,6 +78,7 @@ static const struct xa_input_ops input_ops = {
     .ready = xa_clocked_input_ready,
     .read = input_read,
     .when = xa_clocked_input_when,
+    .trouble = xa_clocked_input_trouble,
     .close = input_close,
 };
 

@@ -123,6 +123,7 @@ static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
     s->job.domid = s->config.domid;
     s->job.capture = s->config.capture;
     s->job.route = &s->config.route;
+    s->job.wakes = xa_engine_wakes(s->engine);
     s->job.pcm = xa_transport_close(&s->transport, now);
     if (s->has_events)
         xa_evtpage_back_discard(&s->events);
@@ -142,6 +143,12 @@ static void start_job(struct xa_back_stream *s, bool open, uint64_t now)
         else
             xa_allowance_hold(s->allowance, &s->held_octets, 0);
     }
+}
+
+static const char *trouble_of(const struct xa_pcm *pcm)
+{
+    return pcm->output ? pcm->output->ops->trouble(pcm->output)
+                       : pcm->input->ops->trouble(pcm->input);
 }
 
 static void finish_job(struct xa_back_stream *s)
@@ -165,6 +172,8 @@ static void finish_job(struct xa_back_stream *s)
     if (s->job.open && !s->job.error) {
         const struct xa_pcm_params *params = &s->job.params;
 
+        if (trouble_of(s->job.pcm))
+            xa_engine_tell(s->engine); /* nobody could see it yet when it was told */
         xa_transport_open(&s->transport, s->job.pcm);
         s->job.pcm = NULL;
         s->sent = 0;

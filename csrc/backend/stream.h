@@ -87,4 +87,7 @@ void xa_engine_forget(struct xa_back_stream *stream);
 /* Tells the control plane that the stream broke. */
 void xa_engine_tell(struct xa_engine *engine);
 
+/* What wakes the engine, and the control plane. They stay open for as long as it has a stream. */
+struct xa_endpoint_wakes xa_engine_wakes(const struct xa_engine *engine);
+
 #endif

@@ -25,7 +25,7 @@ void xa_transport_init(struct xa_transport *transport, bool capture)
 void xa_transport_open(struct xa_transport *t, struct xa_pcm *pcm)
 {
     t->pcm = pcm;
-    t->started = t->paused = t->dry_stop = t->sounded = t->overrun = false;
+    t->started = t->paused = t->dry_stop = t->sounded = t->overrun = t->unfinished = false;
     t->fifo = (struct xa_fifo){.memory = pcm->fifo_memory, .size = pcm->fifo_octets};
     t->moved = t->skipped = t->reached = t->position = t->told = 0;
     t->run_on = 0;
@@ -40,12 +40,12 @@ static void clock_start(struct xa_transport *t, uint64_t now)
         t->pcm->output->ops->start(t->pcm->output, now);
 }
 
-static void clock_stop(struct xa_transport *t)
+static void clock_stop(struct xa_transport *t, uint64_t now, bool hold)
 {
     if (t->capture)
         t->pcm->input->ops->stop(t->pcm->input);
     else
-        t->pcm->output->ops->stop(t->pcm->output);
+        t->pcm->output->ops->stop(t->pcm->output, now, hold);
 }
 
 /* Frames that are moved in one call: the rest is for the next one, other streams wait. */
@@ -60,7 +60,9 @@ static void play(struct xa_transport *t, uint64_t now)
     const struct xa_pcm_params *params = &t->pcm->params;
     uint32_t frame = params->frame_octets, period = period_of(params);
     uint64_t wanted = output->ops->wants(output, now), most = most_at_once(params);
+    uint64_t lacking;
 
+    t->unfinished = false;
     while (wanted && t->fifo.fill) {
         const uint8_t *samples;
         uint32_t frames = xa_fifo_peek(&t->fifo, &samples) / frame;
@@ -83,19 +85,21 @@ static void play(struct xa_transport *t, uint64_t now)
         t->frames_out += frames;
         wanted -= frames;
         most -= frames;
-        if (!most)
+        if (!most) {
+            t->unfinished = true;
             return;
+        }
     }
-    if (wanted) {
+    if (wanted && (lacking = output->ops->lacks(output, now)) > 0) {
         uint64_t frames = (period - t->run_on) / frame;
 
-        if (frames > wanted)
-            frames = wanted;
+        if (frames > lacking)
+            frames = lacking;
         output->ops->silence(output, (uint32_t) frames);
         t->frames_silent += frames;
         t->run_on += (uint32_t) frames * frame;
         if (t->run_on >= period) {
-            clock_stop(t);
+            clock_stop(t, now, false);
             t->dry_stop = true;
         }
     }
@@ -202,6 +206,8 @@ uint64_t xa_transport_deadline(const struct xa_transport *t)
 
     if (!moves(t))
         return UINT64_MAX;
+    if (t->unfinished)
+        return 0;
     frames = frames_to_deadline(t);
     if (t->capture)
         return t->pcm->input->ops->when(t->pcm->input, frames);
@@ -231,6 +237,8 @@ int xa_transport_write(struct xa_transport *t, uint64_t now, uint32_t offset, ui
         clock_start(t, now);
         t->dry_stop = false;
     }
+    if (t->started)
+        play(t, now); /* what the output stores it is given as soon as it is there */
     return 0;
 }
 
@@ -281,12 +289,12 @@ int xa_transport_trigger(struct xa_transport *t, uint64_t now, unsigned type)
     case XENSND_OP_TRIGGER_PAUSE:
         if (!t->started)
             return -XEN_EINVAL;
-        clock_stop(t);
+        clock_stop(t, now, true);
         t->started = t->dry_stop = false;
         t->paused = true;
         return 0;
     case XENSND_OP_TRIGGER_STOP:
-        clock_stop(t);
+        clock_stop(t, now, false);
         t->started = t->dry_stop = t->paused = t->sounded = false;
         discard(t);
         return 0;
@@ -296,6 +304,8 @@ int xa_transport_trigger(struct xa_transport *t, uint64_t now, unsigned type)
     clock_start(t, now);
     t->started = true;
     t->paused = t->dry_stop = false;
+    if (!t->capture)
+        play(t, now);
     return 0;
 }
 

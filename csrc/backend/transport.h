@@ -31,9 +31,10 @@ struct xa_transport {
     bool capture;
     bool started; /* between START or RESUME and STOP or PAUSE */
     bool paused;
-    bool dry_stop; /* started, but the output's clock stands for want of samples */
-    bool sounded;  /* samples were moved since START */
-    bool overrun;  /* capture: samples are being dropped */
+    bool dry_stop;   /* started, but the output's clock stands for want of samples */
+    bool sounded;    /* samples were moved since START */
+    bool overrun;    /* capture: samples are being dropped */
+    bool unfinished; /* more was to be moved than is moved in one go */
     struct xa_fifo fifo;
     uint64_t moved; /* octets that went through since OPEN */
     uint64_t
@@ -75,7 +76,8 @@ bool xa_transport_advance(struct xa_transport *transport, uint64_t now);
 /* Playback: whether what is stored lasts until xa_transport_deadline. */
 bool xa_transport_is_ahead(const struct xa_transport *transport);
 
-/* When xa_transport_advance should be called next; UINT64_MAX: nothing is to be done. */
+/* When xa_transport_advance should be called next; 0: at once; UINT64_MAX: nothing is to be done.
+ */
 uint64_t xa_transport_deadline(const struct xa_transport *transport);
 
 #endif

@@ -263,6 +263,9 @@ static void what_is_written_is_readable_after_sync(void)
     CHECK_EQ(xa_soundfile_close(file), 0);
 }
 
+/* Files wake nobody. */
+static const struct xa_endpoint_wakes wakes = {.engine = -1, .control = -1};
+
 /* A limit on the size of files has the same effect. */
 static void a_full_disk_is_told(void)
 {
@@ -282,7 +285,7 @@ static void a_full_disk_is_told(void)
     CHECK(xa_soundfile_write(file, samples, 20000) < 20000);
     CHECK_EQ(xa_soundfile_close(file), -EIO);
 
-    CHECK_EQ(xa_output_open(&route, &params, &o), 0);
+    CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), 0);
     o->ops->start(o, 0);
     o->ops->write(o, samples, 20000);
     for (unsigned i = 0; i < 5000 && o->ops->lost(o) == 0; i++)
@@ -344,14 +347,14 @@ static void an_output_file_has_the_gaps_but_not_the_silence_around(void)
     struct xa_output *o;
     int16_t got[16] = {0};
 
-    CHECK_EQ(xa_output_open(&route, &params, &o), 0);
+    CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), 0);
     o->ops->start(o, 0);
     CHECK_EQ(o->ops->wants(o, 5000000), 5);
     o->ops->silence(o, 4);
     CHECK_EQ(o->ops->wants(o, 5000000), 1);
     o->ops->write(o, told, 5);
     o->ops->silence(o, 2);
-    o->ops->stop(o);
+    o->ops->stop(o, 10000000, true);
     CHECK_EQ(o->ops->wants(o, 900000000), 0);
     o->ops->start(o, 900000000);
     o->ops->silence(o, 1);
@@ -374,7 +377,7 @@ static void a_gap_is_not_longer_than_the_spool(void)
     struct xa_soundfile_info info;
     struct xa_output *o;
 
-    CHECK_EQ(xa_output_open(&route, &params, &o), 0);
+    CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), 0);
     o->ops->start(o, 0);
     o->ops->write(o, samples, 1);
     for (unsigned i = 0; i < 1000; i++)
@@ -395,7 +398,7 @@ static void numbered_files_overwrite_nothing(void)
     for (uint32_t i = 1; i <= 3; i++) {
         struct xa_output *o;
 
-        CHECK_EQ(xa_output_open(&route, &params, &o), 0);
+        CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), 0);
         o->ops->start(o, 0);
         o->ops->write(o, samples, i);
         o->ops->close(o);
@@ -415,20 +418,20 @@ static void routes_that_cannot_be_opened_say_why(void)
     struct xa_output *o;
     struct xa_input *in;
 
-    CHECK_EQ(xa_output_open(&route, &params, &o), -ENOENT);
-    CHECK_EQ(xa_input_open(&route, &params, &in), -ENOENT);
+    CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), -ENOENT);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), -ENOENT);
     params = params_of(XENSND_PCM_FORMAT_IEC958_SUBFRAME_LE, 8000, 1);
     route = file_route("iec.wav");
-    CHECK_EQ(xa_output_open(&route, &params, &o), -ENOTSUP);
+    CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), -ENOTSUP);
     make_wav("in.wav", XENSND_PCM_FORMAT_S16_LE, 8000, 1, samples, 10);
     route = file_route("in.wav");
     params = params_of(XENSND_PCM_FORMAT_S16_LE, 44100, 1);
-    CHECK_EQ(xa_input_open(&route, &params, &in), -ENOTSUP);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), -ENOTSUP);
     params = params_of(XENSND_PCM_FORMAT_S16_LE, 8000, 2);
-    CHECK_EQ(xa_input_open(&route, &params, &in), -ENOTSUP);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), -ENOTSUP);
     route.kind = (enum xa_route_kind) 99;
-    CHECK_EQ(xa_output_open(&route, &params, &o), -EINVAL);
-    CHECK_EQ(xa_input_open(&route, &params, &in), -EINVAL);
+    CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), -EINVAL);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), -EINVAL);
 }
 
 static void an_input_file_is_read_once_or_for_ever(void)
@@ -440,7 +443,7 @@ static void an_input_file_is_read_once_or_for_ever(void)
     int16_t got[8];
 
     make_wav("tune.wav", XENSND_PCM_FORMAT_S16_LE, 1000, 1, tune, 3);
-    CHECK_EQ(xa_input_open(&route, &params, &in), 0);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), 0);
     in->ops->start(in, 0);
     CHECK_EQ(in->ops->ready(in, 8000000), 8);
     in->ops->read(in, got, 8);
@@ -454,7 +457,7 @@ static void an_input_file_is_read_once_or_for_ever(void)
     in->ops->close(in);
 
     route.loop = true;
-    CHECK_EQ(xa_input_open(&route, &params, &in), 0);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), 0);
     in->ops->start(in, 0);
     for (unsigned i = 0; i < 9000; i++) { /* further than the spool, which is filled meanwhile */
         const struct timespec moment = {.tv_nsec = 1000000};
@@ -477,7 +480,7 @@ static void an_empty_file_is_silence(void)
 
     route.loop = true;
     make_wav("nothing.wav", XENSND_PCM_FORMAT_U8, 1000, 1, samples, 0);
-    CHECK_EQ(xa_input_open(&route, &params, &in), 0);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), 0);
     in->ops->start(in, 0);
     in->ops->read(in, got, 4);
     for (unsigned i = 0; i < 4; i++)
@@ -494,7 +497,7 @@ static void a_file_cut_short_while_it_loops_ends_too(void)
 
     route.loop = true;
     make_wav("cut.wav", XENSND_PCM_FORMAT_S16_LE, 8000, 1, samples, FRAMES);
-    CHECK_EQ(xa_input_open(&route, &params, &in), 0);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), 0);
     CHECK_EQ(truncate(route.path, 44), 0);
     in->ops->start(in, 0);
     for (unsigned i = 0; i < 30; i++)
@@ -510,7 +513,7 @@ static void the_null_output_and_input_keep_time(void)
     struct xa_input *in;
     uint16_t got[2] = {1, 1};
 
-    CHECK_EQ(xa_output_open(&route, &params, &o), 0);
+    CHECK_EQ(xa_output_open(&route, &params, &wakes, &o), 0);
     CHECK_EQ(o->ops->wants(o, 1000000000), 0);
     o->ops->start(o, 1000000000);
     CHECK_EQ(o->ops->wants(o, 1010000000), 10);
@@ -519,10 +522,10 @@ static void the_null_output_and_input_keep_time(void)
     CHECK_EQ(o->ops->wants(o, 1010000000), 2);
     CHECK_EQ(o->ops->when(o, 3), 1011000000);
     CHECK_EQ(o->ops->lost(o), 0);
-    o->ops->stop(o);
+    o->ops->stop(o, 1020000000, false);
     CHECK_EQ(o->ops->wants(o, 2000000000), 0);
     o->ops->close(o);
-    CHECK_EQ(xa_input_open(&route, &params, &in), 0);
+    CHECK_EQ(xa_input_open(&route, &params, &wakes, &in), 0);
     in->ops->start(in, 0);
     CHECK_EQ(in->ops->ready(in, 2000000), 2);
     in->ops->read(in, got, 2);

@@ -9,6 +9,7 @@
 
 #include "backend/clock.h"
 #include "check.h"
+#include "sndif/position.h"
 
 enum { RATE = 1000, FRAME = 4, PERIOD = 10, BUFFER = 40, HEARD = 4096 };
 #define TICK UINT64_C(1000000) /* one frame, in nanoseconds */
@@ -21,6 +22,8 @@ struct fake_output {
     uint32_t heard[HEARD]; /* the last HEARD frames, at number % HEARD */
     uint64_t written, silent;
     unsigned starts, stops;
+    bool held;      /* by the last stop */
+    uint32_t store; /* frames that it takes ahead of its clock */
 };
 
 struct fake_input {
@@ -43,14 +46,22 @@ static void output_start(struct xa_output *o, uint64_t at)
     output.starts++;
 }
 
-static void output_stop(struct xa_output *o)
+static void output_stop(struct xa_output *o, uint64_t at, bool hold)
 {
     (void) o;
+    (void) at;
+    output.held = hold;
     output.clock.running = false;
     output.stops++;
 }
 
 static uint64_t output_wants(struct xa_output *o, uint64_t at)
+{
+    (void) o;
+    return xa_clock_due(&output.clock, at + output.store * TICK);
+}
+
+static uint64_t output_lacks(struct xa_output *o, uint64_t at)
 {
     (void) o;
     return xa_clock_due(&output.clock, at);
@@ -76,8 +87,11 @@ static void output_silence(struct xa_output *o, uint32_t count)
 
 static uint32_t output_delay(struct xa_output *o, uint64_t at)
 {
+    uint64_t heard = xa_frames_in(at - output.clock.origin, RATE);
+
     (void) o;
-    (void) at;
+    if (output.store && output.clock.running && output.clock.passed > heard)
+        return (uint32_t) (output.clock.passed - heard);
     return output.delay;
 }
 
@@ -85,6 +99,9 @@ static uint64_t output_when(struct xa_output *o, uint64_t frames)
 {
     (void) o;
     CHECK(output.clock.running);
+    /* `passed` is ahead of what is heard by what it stores. */
+    if (output.store)
+        return now + frames * TICK;
     return xa_clock_when(&output.clock, frames);
 }
 
@@ -103,6 +120,7 @@ static const struct xa_output_ops output_ops = {
     .start = output_start,
     .stop = output_stop,
     .wants = output_wants,
+    .lacks = output_lacks,
     .write = output_write,
     .silence = output_silence,
     .delay = output_delay,
@@ -456,6 +474,7 @@ static void pause_keeps_what_is_stored(void)
     CHECK_EQ(trigger(XENSND_OP_TRIGGER_RESUME), -XEN_EINVAL);
     pass(7);
     CHECK_EQ(trigger(XENSND_OP_TRIGGER_PAUSE), 0);
+    CHECK(output.held);
     CHECK(xa_transport_deadline(&t) == UINT64_MAX);
     pass(1000);
     CHECK_EQ(t.position, 7 * FRAME);
@@ -796,6 +815,51 @@ static void the_peak_is_of_the_samples_moved(void)
     CHECK(t.peak == 0.5f);
 }
 
+static void an_output_that_stores_is_given_samples_as_soon_as_they_are_there(void)
+{
+    open_pcm(false, PERIOD);
+    output.store = 15;
+    write_frames(0, 1, 12);
+    CHECK_EQ(output.written, 0);
+    trigger(XENSND_OP_TRIGGER_START);
+    CHECK_EQ(output.written, 12);
+    CHECK_EQ(t.position, 0); /* nothing was heard */
+    write_frames(12, 13, 10);
+    CHECK_EQ(output.written, 15);
+    CHECK_EQ(t.fifo.fill, 7 * FRAME);
+    pass(5);
+    CHECK_EQ(t.position, 5 * FRAME);
+    CHECK_EQ(output.written, 20);
+    write_frames(22, 23, 2);
+    CHECK_EQ(output.written, 20);
+    heard(0, 1, 20);
+}
+
+static void an_output_that_stores_is_given_no_silence_before_a_gap_is_heard(void)
+{
+    open_pcm(false, PERIOD);
+    output.store = 15;
+    write_frames(0, 1, 12);
+    trigger(XENSND_OP_TRIGGER_START);
+    pass(12);
+    CHECK_EQ(output.silent, 0);
+    write_frames(12, 13, 4); /* in the last moment */
+    pass(4);
+    CHECK_EQ(output.silent, 0);
+    CHECK_EQ(t.position, 16 * FRAME);
+    pass(3);
+    CHECK_EQ(output.silent, 3);
+    CHECK_EQ(t.position, 19 * FRAME);
+    write_frames(16, 17, 9);
+    CHECK_EQ(t.xruns, 1);
+    heard(0, 1, 16);
+    heard(16, 0, 3);
+    heard(19, 17, 9);
+    pass(100);
+    CHECK(!output.clock.running);
+    CHECK(!output.held);
+}
+
 int main(void)
 {
     data_is_in_the_order_of_the_requests_whatever_their_offsets();
@@ -826,5 +890,7 @@ int main(void)
     a_stopped_capture_forgets_and_a_paused_one_keeps();
     a_stalled_capture_catches_up_a_piece_at_a_time();
     the_peak_is_of_the_samples_moved();
+    an_output_that_stores_is_given_samples_as_soon_as_they_are_there();
+    an_output_that_stores_is_given_no_silence_before_a_gap_is_heard();
     return check_result();
 }

@@ -34,7 +34,7 @@ CACHE = TREE / "build/xen"
 ROOT_PACKAGES = [
     "python3",  # the agent, and our code
     "python3-cffi-backend",  # our extension's other half
-    "libsndfile1",  # our extension
+    *("libsndfile1", "libpulse0"),  # our extension
     "alsa-utils",  # aplay and arecord, as the stock guest's user has them
     "kmod",
     "xenstore-utils",

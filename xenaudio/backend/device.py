@@ -23,7 +23,7 @@ from xenaudio.backend.cardconfig import (
 )
 from xenaudio.backend.pace import GuestPace
 from xenaudio.backend.routes import Routes, StreamPlace
-from xenaudio.core.engine import BackendStream, Engine, StreamSetup
+from xenaudio.core.engine import BackendStream, Engine, StreamSetup, StreamState
 from xenaudio.core.errors import (
     ClosedError,
     ConflictError,
@@ -109,6 +109,7 @@ class Device:
         self._broken = False
         self._suspect = False
         self._ending = False
+        self._troubles: dict[StreamPlace, str] = {}
         self._not_before: float | None = None  # the pending handshake, once its pace is known
         self._token: str | None = None
         # Of its own: a disk that blocks one guest's output is not to keep others from connecting.
@@ -475,11 +476,14 @@ class Device:
             )
             if stats.frames_lost:
                 log.error(
-                    "%s: %s: %d frames could not be written to %s: is its disk full, or slow?",
+                    "%s: %s: %d frames were lost on the way to %s: %s",
                     self,
                     stream,
                     stats.frames_lost,
                     stream.route,
+                    "its server was away, or did not take them in time"
+                    if stream.route.startswith("pulse")
+                    else "is its disk full, or slow?",
                 )
             if stats.last_error_why:
                 log.warning(
@@ -500,7 +504,10 @@ class Device:
         """Close the device if one of its streams broke; return whether one did."""
         self._suspect = False
         for stream in self.streams:
-            broken = stream.backend.stats().broken
+            stats = stream.backend.stats()
+            broken = stats.broken
+            if stats.state in (StreamState.OPEN, StreamState.RUNNING):
+                self._note_trouble(stream, stats.trouble)
             if broken:
                 log.error(
                     "%s: %s: %s: the device is closed; the guest's driver is faulty or hostile",
@@ -511,3 +518,22 @@ class Device:
                 await self._close_broken()
                 return True
         return False
+
+    def _note_trouble(self, stream: LiveStream, trouble: str | None) -> None:
+        """Log what keeps a stream from being heard, or that it is heard again."""
+        place = stream.place
+        if trouble == self._troubles.get(place):
+            return
+        if trouble is None:
+            del self._troubles[place]
+            log.info("%s: %s: %s is there again", self, stream, stream.route)
+            return
+        self._troubles[place] = trouble
+        log.warning(
+            "%s: %s: %s: %s: nothing is heard, the guest does not notice, and it is tried again:"
+            " is the server running, and may this user connect to it?",
+            self,
+            stream,
+            stream.route,
+            trouble,
+        )

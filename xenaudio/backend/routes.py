@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from xenaudio.core.engine import ROUTE_PATH_MOST, Route, RouteKind
+from xenaudio.core.engine import ROUTE_NAME_MOST, ROUTE_PATH_MOST, Route, RouteKind
 
 
 class RouteError(ValueError):
@@ -29,15 +29,40 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".")[:64] or "guest"
 
 
+def _pulse(text: str, where: str) -> Route:
+    server, comma, device = where.rpartition(",")
+    if not comma:
+        server, device = where, ""
+    elif not re.fullmatch(r"[A-Za-z0-9._@-]+", device):
+        # PulseAudio's own rule for names (pulsecore/namereg.c), and its @DEFAULT_SINK@.
+        raise RouteError(
+            f"{text!r}: {device!r} is not the name of a sink or source"
+            " (`pactl list short` names them)"
+        )
+    if len(os.fsencode(server)) > ROUTE_PATH_MOST or len(device) > ROUTE_NAME_MOST:
+        raise RouteError(f"{text[:60]!r}...: it is too long")
+    if not RouteKind.PULSE.built:
+        raise RouteError(f"{text!r}: this xenaudio was built without libpulse")
+    return Route(RouteKind.PULSE, server=server, device=device)
+
+
 def parse_route(text: str, capture: bool) -> Route:
-    """Read a route: `null`, `file:PATH`, or `loop:PATH` (capture only). RouteError."""
-    kind, _, path = text.partition(":")
+    """Read a route's text. RouteError.
+
+    `null`, `file:PATH`, `loop:PATH` (capture only), `pulse`, or `pulse:SERVER`, `pulse:,DEVICE`,
+    `pulse:SERVER,DEVICE`.
+    """
+    kind, colon, path = text.partition(":")
     if text == "null":
         return Route()
+    if kind == "pulse" and bool(colon) == bool(path):
+        return _pulse(text, path)
     kinds = ("file", "loop") if capture else ("file",)
-    expected = "'null', 'file:PATH' or 'loop:PATH'" if capture else "'null' or 'file:PATH'"
+    files = ", 'file:PATH', 'loop:PATH'" if capture else ", 'file:PATH'"
     if kind not in kinds or not path:
-        raise RouteError(f"{text!r} is not a route, expected {expected}")
+        raise RouteError(
+            f"{text!r} is not a route, expected 'null'{files}, 'pulse' or 'pulse:SERVER,DEVICE'"
+        )
     path = os.path.abspath(path) + ("/" if path.endswith("/") else "")
     if len(os.fsencode(path)) > ROUTE_PATH_MOST - 256:
         raise RouteError(f"{text[:60]!r}...: the path is too long")
@@ -63,9 +88,17 @@ class Routes:
     def route(self, place: StreamPlace, capture: bool) -> Route:
         """Return a stream's route. A folder becomes a file in it, named after the stream.
 
-        A stream for which a folder of inputs has no file records silence.
+        A stream for which a folder of inputs has no file records silence. On a sound server people
+        see it under the guest's name.
         """
         route = self.input if capture else self.output
+        if route.kind is RouteKind.PULSE:
+            what = "records" if capture else "plays"
+            return replace(
+                route,
+                guest=place.guest,
+                stream=f"card {place.device}, PCM {place.pcm}, stream {place.stream} {what}",
+            )
         if route.kind is not RouteKind.FILE or not os.path.isdir(route.path):
             return route
         name = f"{_safe(place.guest)}-{place.device}-{place.pcm}-{place.stream}.wav"

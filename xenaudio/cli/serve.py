@@ -25,10 +25,17 @@ from xenaudio.core.hv import Hypervisor
 DESCRIPTION = """\
 Serve the sound devices (vsnd) of all guests until stopped with SIGTERM or Ctrl-C.
 
-A route is `null` (nowhere; silence) or `file:PATH`. What guests play goes to a WAV file at PATH or,
-when PATH is a folder, to GUEST-DEVICE-PCM-STREAM.wav in it. Nothing is overwritten: -2, -3, ... is
-put before .wav. What guests record comes from the WAV or FLAC file at PATH, or the file of such a
-name in a folder, followed by silence; with `loop:PATH` it begins again.
+A route is `null` (nowhere; silence), `file:PATH` or `pulse`.
+
+`file:PATH`: what guests play goes to a WAV file at PATH or, when PATH is a folder, to
+GUEST-DEVICE-PCM-STREAM.wav in it. Nothing is overwritten: -2, -3, ... is put before .wav. What
+guests record comes from the WAV or FLAC file at PATH, or the file of such a name in a folder,
+followed by silence; with `loop:PATH` it begins again.
+
+`pulse`: the PulseAudio server of the user who runs this (PipeWire's is one too), where each guest
+is a client by its name. `pulse:SERVER` is another one (as in PULSE_SERVER), `pulse:SERVER,DEVICE`
+or `pulse:,DEVICE` a certain sink or source. While the server is away guests play on unheard, and
+record silence.
 """
 
 

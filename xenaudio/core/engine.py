@@ -16,6 +16,7 @@ from xenaudio.core.hv import Hypervisor
 
 RATES_MOST = 32  # XA_CAPS_RATES
 ROUTE_PATH_MOST = 1023  # octets: XA_ROUTE_PATH and its last 0
+ROUTE_NAME_MOST = 255  # octets: XA_ROUTE_NAME and its last 0
 
 
 class RouteKind(enum.IntEnum):
@@ -23,19 +24,39 @@ class RouteKind(enum.IntEnum):
 
     NULL = 0
     FILE = 1
+    PULSE = 2
+
+    @property
+    def built(self) -> bool:
+        """Whether this build can do it."""
+        built: bool = lib.xa_route_built(int(self))
+        return built
 
 
 @dataclass(frozen=True)
 class Route:
-    """A stream's output or input (struct xa_route). `path` is for files only."""
+    """A stream's output or input (struct xa_route)."""
 
     kind: RouteKind = RouteKind.NULL
     path: str = ""
-    loop: bool = False  # capture from a file: begin again at its end
+    """Of a file."""
+    loop: bool = False
+    """Capture from a file: begin again at its end."""
+    server: str = ""
+    """A PulseAudio server, as in PULSE_SERVER; empty: the user's own."""
+    device: str = ""
+    """Its sink or source; empty: its default one."""
+    guest: str = ""
+    """Whose stream it is, for people to see there."""
+    stream: str = ""
+    """Which of its streams it is, for people too."""
 
     def __str__(self) -> str:
         if self.kind is RouteKind.NULL:
             return "null"
+        if self.kind is RouteKind.PULSE:
+            where = f"{self.server},{self.device}" if self.device else self.server
+            return f"pulse:{where}" if where else "pulse"
         return f"{'loop' if self.loop else 'file'}:{self.path}"
 
 
@@ -83,6 +104,7 @@ class StreamStats:
 
     state: StreamState
     broken: str | None
+    trouble: str | None
     format: int
     rate: int
     channels: int
@@ -143,12 +165,26 @@ def _fill_caps(c: Any, caps: Caps) -> None:
     c.buffer_octets_max = caps.buffer_octets_max
 
 
+def _octets(what: str, text: str, most: int) -> bytes:
+    octets = os.fsencode(text)
+    if len(octets) > most:
+        raise ValueError(f"the {what} has {len(octets)} octets, at most {most} are allowed")
+    return octets
+
+
+def _title(text: str) -> bytes:
+    """Return what people are shown: as much of it as fits, in UTF-8."""
+    octets = text.encode(errors="replace").replace(b"\0", b"?")[:ROUTE_NAME_MOST]
+    return octets.decode(errors="ignore").encode()
+
+
 def _fill_route(c: Any, route: Route) -> None:
-    path = os.fsencode(route.path)
-    if len(path) > ROUTE_PATH_MOST:
-        raise ValueError(f"the path has {len(path)} octets, at most {ROUTE_PATH_MOST} are allowed")
     c.kind = int(route.kind)
-    c.path = path
+    c.path = _octets("path", route.path, ROUTE_PATH_MOST)
+    c.server = _octets("server", route.server, ROUTE_PATH_MOST)
+    c.device = _octets("device", route.device, ROUTE_NAME_MOST)
+    c.guest = _title(route.guest)
+    c.stream = _title(route.stream)
     c.numbered = True  # what a guest plays never overwrites a file
     c.loop = route.loop
 
@@ -163,7 +199,7 @@ class Engine:
 
     @property
     def fd(self) -> int:
-        """Readable when a stream broke; clear it with `clear`."""
+        """Readable when a stream broke or has other trouble than before; clear it with `clear`."""
         fd: int = lib.xa_engine_fd(self._c)
         return fd
 
@@ -220,8 +256,8 @@ class BackendStream:
         lib.xa_back_stream_read_stats(self._connected(), self._stats)
         values = {name: getattr(self._stats, name) for name in StreamStats.__dataclass_fields__}
         values["state"] = StreamState(values["state"])
-        values["broken"] = _text(values["broken"])
-        values["last_error_why"] = _text(values["last_error_why"])
+        for name in ("broken", "trouble", "last_error_why"):
+            values[name] = _text(values[name])
         return StreamStats(**values)
 
     def trace(self, most: int = 4096) -> list[TracePoint]:

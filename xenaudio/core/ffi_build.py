@@ -54,6 +54,7 @@ REQUIRED = {"sndfile": "WAV and FLAC files"}
 OPTIONAL = {
     "xengnttab": ("grants on a real Xen", "XA_HAVE_XEN"),
     "xenevtchn": ("event channels on a real Xen", "XA_HAVE_XEN"),
+    "libpulse": ("playing on PulseAudio", "XA_HAVE_PULSE"),
 }
 
 

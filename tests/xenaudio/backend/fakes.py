@@ -102,6 +102,7 @@ STATS = StreamStats(
         **{f.name: 0 for f in dataclasses.fields(StreamStats)},
         "state": StreamState.CLOSED,
         "broken": None,
+        "trouble": None,
         "last_error_why": None,
     }
 )

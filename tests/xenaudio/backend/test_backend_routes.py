@@ -78,10 +78,10 @@ def test_a_guests_name_cannot_leave_the_folder(tmp_path: Path, name: str, file: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "file", "file:", "alsa:default", "loop:/tmp", "FILE:/tmp", "null:"]
+    "text", ["", "file", "file:", "alsa:default", "loop:/tmp", "FILE:/tmp", "null:", "pulse:"]
 )
 def test_what_is_no_output_is_refused(text: str) -> None:
-    with pytest.raises(RouteError, match="not a route, expected 'null' or 'file:PATH'"):
+    with pytest.raises(RouteError, match="not a route, expected 'null', 'file:PATH', 'pulse' or"):
         parse_route(text, False)
 
 
@@ -104,3 +104,41 @@ def test_a_device_or_pipe_is_no_input(tmp_path: Path) -> None:
 def test_a_path_that_the_core_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RouteError, match="too long"):
         parse_route(f"file:{tmp_path}/{'x' * 1000}", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "server", "device"),
+    [
+        ("pulse", "", ""),
+        ("pulse:unix:/run/user/1000/pulse/native", "unix:/run/user/1000/pulse/native", ""),
+        ("pulse:tcp:host:4713,alsa_output.x-1", "tcp:host:4713", "alsa_output.x-1"),
+        ("pulse:,@DEFAULT_SINK@", "", "@DEFAULT_SINK@"),
+        ("pulse:unix:/tmp/a,b/native,out", "unix:/tmp/a,b/native", "out"),
+    ],
+)
+def test_a_sound_server_and_a_device_of_it(text: str, server: str, device: str) -> None:
+    for capture in (False, True):
+        route = parse_route(text, capture)
+        assert route == Route(RouteKind.PULSE, server=server, device=device)
+        assert str(route) == text
+
+
+def test_on_a_sound_server_people_see_whose_stream_it_is() -> None:
+    routes = Routes(parse_route("pulse", False), parse_route("pulse:host", True))
+    plays, records = routes.route(PLACE, False), routes.route(PLACE, True)
+    assert (plays.guest, plays.stream) == ("guest", "card 0, PCM 1, stream 2 plays")
+    assert (records.guest, records.stream) == ("guest", "card 0, PCM 1, stream 2 records")
+    assert (plays.server, records.server) == ("", "host")
+
+
+@pytest.mark.parametrize("text", ["pulse:host,", "pulse:,a b", "pulse:unix:/a,b/c"])
+def test_what_is_no_device_is_named(text: str) -> None:
+    with pytest.raises(RouteError, match="is not the name of a sink or source"):
+        parse_route(text, False)
+
+
+def test_a_server_that_the_core_cannot_hold_is_refused() -> None:
+    with pytest.raises(RouteError, match="too long"):
+        parse_route(f"pulse:{'x' * 1024}", False)
+    with pytest.raises(RouteError, match="too long"):
+        parse_route(f"pulse:host,{'x' * 256}", False)

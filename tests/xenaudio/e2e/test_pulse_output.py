@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The backend on a real PulseAudio: bit for bit both ways, whatever befalls the server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import NULL_SINK, StartServer, address_of_server
+from daemon import PulseAudio
+from guest import open_card, open_stream, play, record, stream_of, until
+from machine import Backend, Machine
+from pcm import COUNTER_FORMAT, counter, named, random_samples
+
+from xenaudio.core.frontend import Stream
+
+RATE = 48000
+LEAD = bytes(4 * RATE // 2)
+"""Silence before the sound: a sink that begins to play takes back silence that its monitor has told
+of already, and so the monitor misses the first moment."""
+
+
+@asynccontextmanager
+async def heard(server: PulseAudio, file: Path) -> AsyncIterator[None]:
+    """Record what the server's sink plays."""
+    # With a low latency the null sink renders no more than that ahead.
+    with server.recorder(file, latency_ms=20) as recorder:
+        try:
+            await until(lambda: file.exists() and file.stat().st_size, "it is recorded")
+            yield
+            await asyncio.sleep(0.5)
+        finally:
+            recorder.terminate()
+
+
+def frames_of(file: Path) -> np.ndarray:
+    """Return the counter's frames in a recording, without the silence."""
+    octets = file.read_bytes()
+    frames = np.frombuffer(octets[: len(octets) // 4 * 4], "<u4").astype(np.int64)
+    return frames[frames != 0]
+
+
+def beginning_as(octets: bytes, sound: bytes) -> bytes:
+    """Return as much as `sound` has, from where it begins."""
+    at = octets.find(sound[:256])
+    assert at >= 0, "the sound is not there"
+    return octets[at : at + len(sound)]
+
+
+async def to_be_heard(file: Path) -> None:
+    """Wait until the sound is in a recording."""
+    await until(lambda: file.exists() and len(frames_of(file)) > 0, "it is heard")
+
+
+@asynccontextmanager
+async def playing(machine: Machine, sound: bytes) -> AsyncIterator[Stream]:
+    """Have a guest play; at the end wait until it has done."""
+    domain = await asyncio.to_thread(machine.create, "guest")
+    async with open_card(domain) as card:
+        stream = stream_of(card)
+        await open_stream(stream)
+        player = asyncio.create_task(play(stream, LEAD + sound))
+        yield stream
+        await player
+
+
+def serve(machine: Machine) -> Backend:
+    route = f"pulse:{address_of_server(machine)}"
+    return machine.serve("--output", route, "--input", route)
+
+
+async def run_on(stream: Stream, seconds: float) -> None:
+    """Wait until so much more was played, unheard or not."""
+    end = stream.position_frames + seconds * RATE
+    await until(lambda: stream.position_frames >= end, "the guest plays on")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("format", ["s16_le", "s24_le", "float_le"])
+async def test_what_a_guest_plays_is_heard_bit_for_bit(
+    machine: Machine, tmp_path: Path, sound_server: StartServer, format: str
+) -> None:
+    wire = named(format)
+    spec = {"s16_le": "s16le", "s24_le": "s24-32le", "float_le": "float32le"}[format]
+    sink = f"load-module module-null-sink sink_name=out rate={RATE} format={spec}"
+    server = await asyncio.to_thread(sound_server, sink)
+    serve(machine)
+    domain = await asyncio.to_thread(machine.create, "guest")
+    sound = random_samples(wire, 2 * 2 * RATE, 1)
+    if format == "s24_le":  # four octets there too, of which the highest is not told
+        sound = (np.frombuffer(sound, "<i4") & 0xFFFFFF).astype("<u4").tobytes()
+    file = tmp_path / "heard.raw"
+    with server.recorder(file, f"{spec} 2 {RATE}", latency_ms=20) as recorder:
+        await until(lambda: file.exists() and file.stat().st_size, "it is recorded")
+        async with open_card(domain) as card:
+            stream = stream_of(card)
+            await open_stream(stream, wire)
+            await play(stream, bytes(RATE * wire.frame_octets(2) // 2) + sound)
+        await asyncio.sleep(0.5)
+        recorder.terminate()
+    got = file.read_bytes()
+    if format == "s24_le":
+        whole = np.frombuffer(got[: len(got) // 4 * 4], "<i4") & 0xFFFFFF
+        got = whole.astype("<u4").tobytes()
+    assert beginning_as(got, sound) == sound
+
+
+@pytest.mark.asyncio
+async def test_what_a_server_plays_is_recorded_bit_for_bit(
+    machine: Machine, tmp_path: Path, sound_server: StartServer
+) -> None:
+    server = await asyncio.to_thread(sound_server, NULL_SINK)
+    serve(machine)
+    domain = await asyncio.to_thread(machine.create, "guest")
+    sound = random_samples(COUNTER_FORMAT, 2 * 2 * RATE, 1)
+    file = tmp_path / "sound.raw"
+    file.write_bytes(LEAD + sound + LEAD)
+    async with open_card(domain) as card:
+        stream = stream_of(card, capture=True)
+        await open_stream(stream)
+        # The null sink renders seconds ahead until its monitor is recorded.
+        await record(stream, RATE // 2)
+        with server.client(file, latency_ms=200) as client:
+            got = await record(stream, 5 * RATE)
+            await asyncio.to_thread(client.wait)
+        await stream.close()
+    assert beginning_as(got, sound) == sound
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_killed_and_comes_back_is_played_on(
+    machine: Machine, tmp_path: Path, sound_server: StartServer
+) -> None:
+    first, second = tmp_path / "first.raw", tmp_path / "second.raw"
+    frames = 8 * RATE
+    server = await asyncio.to_thread(sound_server, NULL_SINK)
+    backend = serve(machine)
+    async with heard(server, first), playing(machine, counter(frames)) as stream:
+        await to_be_heard(first)
+        server.end()
+        await asyncio.to_thread(backend.wait_for, "nothing is heard")
+        await run_on(stream, 1)
+        again = await asyncio.to_thread(sound_server, NULL_SINK)
+        back = time.monotonic()
+        async with heard(again, second):
+            await to_be_heard(second)
+            print(f"heard {time.monotonic() - back:.2f} s after the server was back")
+    await asyncio.to_thread(backend.wait_for, "is there again")
+    before, after = frames_of(first), frames_of(second)
+    assert np.all(np.diff(before) > 0)
+    assert np.all(np.diff(after) > 0)
+    assert after[0] > before[-1], "nothing is heard twice"
+    assert after[-1] > after[0] + RATE // 10
+
+
+@pytest.mark.asyncio
+async def test_without_a_server_a_guest_plays_and_records_in_real_time(machine: Machine) -> None:
+    backend = serve(machine)
+    domain = await asyncio.to_thread(machine.create, "guest")
+    frames = RATE
+    async with open_card(domain) as card:
+        out, back = stream_of(card), stream_of(card, capture=True)
+        await asyncio.gather(open_stream(out), open_stream(back))
+        begin = time.monotonic()
+        _, silence = await asyncio.gather(play(out, counter(frames)), record(back, frames))
+        spent = time.monotonic() - begin
+        await back.close()
+    print(f"{frames / RATE} s took {spent:.3f} s")
+    assert spent > 0.9, "it was not played faster than it is heard"
+    assert not any(silence)
+    stats = backend.last_stats("guest")
+    assert stats is not None
+    assert (stats["frames_out"], stats["frames_lost"], stats["xruns"]) == (frames, frames, 0)
+    assert "Connection refused: nothing is heard" in backend.log()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["suspended", "stopped"])
+async def test_what_a_server_could_not_play_it_does_not_play_late(
+    machine: Machine, tmp_path: Path, sound_server: StartServer, how: str
+) -> None:
+    server = await asyncio.to_thread(sound_server, NULL_SINK)
+    serve(machine)
+    file = tmp_path / "heard.raw"
+
+    async def interrupt(on: bool) -> None:
+        if how == "suspended":
+            await asyncio.to_thread(server.asked, "suspend-sink", "out", str(int(on)))
+        else:
+            server.process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+    async with heard(server, file), playing(machine, counter(7 * RATE)) as stream:
+        await to_be_heard(file)
+        await interrupt(True)
+        await asyncio.sleep(0.1)
+        before = frames_of(file)[-1]
+        await run_on(stream, 2)
+        await interrupt(False)
+        await until(lambda: frames_of(file)[-1] > before + 2 * RATE, "it is heard again")
+    got = frames_of(file)
+    assert np.all(np.diff(got) > 0), "nothing is heard twice, or out of turn"
+    missed = int(np.diff(got).max())
+    print(f"{missed} frames were not heard")
+    assert missed > RATE
+
+
+@pytest.mark.asyncio
+async def test_a_sink_that_is_removed_hands_its_streams_to_another(
+    machine: Machine, tmp_path: Path, sound_server: StartServer
+) -> None:
+    first, second = tmp_path / "first.raw", tmp_path / "second.raw"
+    server = await asyncio.to_thread(
+        sound_server, NULL_SINK, NULL_SINK.replace("=out", "=other"), "set-default-sink out"
+    )
+    backend = serve(machine)
+    async with heard(server, first), playing(machine, counter(6 * RATE)):
+        await to_be_heard(first)
+        modules = await asyncio.to_thread(server.asked, "list", "short", "modules")
+        (index,) = re.findall(r"^(\d+)\tmodule-null-sink\tsink_name=out", modules, re.M)
+        await asyncio.to_thread(server.asked, "unload-module", index)
+        async with heard(server, second):
+            await to_be_heard(second)
+    before, after = frames_of(first), frames_of(second)
+    assert np.all(np.diff(before) > 0)
+    assert np.all(np.diff(after) > 0)
+    assert "nothing is heard" not in backend.log()
+
+
+@pytest.mark.asyncio
+async def test_two_guests_are_heard_at_once_and_seen_by_their_names(
+    machine: Machine, tmp_path: Path, sound_server: StartServer
+) -> None:
+    server = await asyncio.to_thread(sound_server, NULL_SINK)
+    serve(machine)
+    file = tmp_path / "heard.raw"
+    names = ["red", "blue"]
+    domains = [await asyncio.to_thread(machine.create, name) for name in names]
+    # Each on a channel of its own: what is mixed can be told apart again.
+    sounds = [np.zeros((3 * RATE, 2), "<i2") for _ in names]
+    for i, sound in enumerate(sounds):
+        samples = random_samples(COUNTER_FORMAT, 3 * RATE, i)
+        sound[:, i] = np.frombuffer(samples, "<i2")
+
+    async def play_one(i: int) -> None:
+        async with open_card(domains[i]) as card:
+            stream = stream_of(card)
+            await open_stream(stream)
+            await play(stream, LEAD + sounds[i].tobytes())
+
+    def seen() -> list[str]:
+        text = server.asked("list", "sink-inputs")
+        return sorted(re.findall(r'application.name = "(.*)"', text))
+
+    async with heard(server, file):
+        players = asyncio.gather(*(play_one(i) for i in range(2)))
+        await until(lambda: seen() == sorted(names), "both are seen")
+        clients = await asyncio.to_thread(server.asked, "list", "clients")
+        await players
+    assert all(f'application.name = "{name}"' in clients for name in names)
+    octets = file.read_bytes()
+    got = np.frombuffer(octets[: len(octets) // 4 * 4], "<i2").reshape(-1, 2)
+    for i, sound in enumerate(sounds):
+        sent = sound[:, i].tobytes()
+        assert beginning_as(got[:, i].tobytes(), sent) == sent
+
+
+@pytest.mark.asyncio
+async def test_a_guest_that_plays_nothing_costs_nobody_a_wake_up(
+    machine: Machine, tmp_path: Path, sound_server: StartServer
+) -> None:
+    server = await asyncio.to_thread(sound_server, NULL_SINK)
+    backend = serve(machine)
+    domain = await asyncio.to_thread(machine.create, "guest")
+
+    def sound_threads() -> dict[str, int]:
+        """Count how often the threads that carry samples woke up."""
+        woken: dict[str, int] = {}
+        for task in Path(f"/proc/{backend.pid}/task").iterdir():
+            status = (task / "status").read_text()
+            name = re.search(r"^Name:\t(.*)$", status, re.M)
+            count = re.search(r"^voluntary_ctxt_switches:\t(\d+)$", status, re.M)
+            assert name is not None
+            assert count is not None
+            if name[1] in ("xa-engine", "xa-pulse"):
+                woken[f"{name[1]} {task.name}"] = int(count[1])
+        return woken
+
+    async with open_card(domain) as card:
+        stream = stream_of(card)
+        await open_stream(stream)
+        await stream.write(counter(RATE // 10))
+        await stream.drain()
+        await stream.stop()
+        await until(
+            lambda: "Corked: yes" in server.asked("list", "sink-inputs"), "its stream rests"
+        )
+        await asyncio.sleep(0.5)
+        before = sound_threads()
+        assert len(before) == 2
+        await asyncio.sleep(2)
+        assert sound_threads() == before
+        await stream.close()
