@@ -21,7 +21,7 @@ MODULES = "XENAUDIO_PULSE_MODULES"
 def modules() -> Path | None:
     """Return the folder of the modules under test."""
     named = os.environ.get(MODULES)
-    return Path(named) if named else None
+    return Path(named).resolve() if named else None
 
 
 def own_modules() -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A PulseAudio daemon under AddressSanitizer, for modules that are built with it."""
+"""A PulseAudio daemon under gcc's sanitizers, for modules that are built with them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import subprocess
 from pathlib import Path
 
 MODULES = "XENAUDIO_PULSE_MODULES_ASAN"
-"""Names the folder of the modules under test, built with -Db_sanitize=address by gcc."""
+"""Names the folder of the modules under test, built with -Db_sanitize=address,undefined by gcc."""
 
-OPTIONS = "detect_leaks=1:abort_on_error=1:detect_stack_use_after_return=1"
+OPTIONS = [
+    "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1",
+]
 
 
 def modules() -> Path | None:
     """Return the folder of the modules under test."""
     named = os.environ.get(MODULES)
-    return Path(named) if named else None
+    return Path(named).resolve() if named else None
 
 
 def command_prefix(scratch: Path) -> list[str]:
@@ -31,4 +34,4 @@ def command_prefix(scratch: Path) -> list[str]:
     fixed = ["setarch", "-R"]
     if subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode != 0:
         fixed = []
-    return [*fixed, "env", f"LD_PRELOAD={library}:{function}", f"ASAN_OPTIONS={OPTIONS}"]
+    return [*fixed, "env", f"LD_PRELOAD={library}:{function}", *OPTIONS]
