@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -118,22 +119,23 @@ class Neighbour:
 
 def attack(dom0: Dom0, attacker: Guest) -> Iterator[dict[str, Any]]:
     """Have a guest do all attacks, and die; give the answers."""
-    names = [name for name in ATTACKS if name not in (*DEADLY, FINAL)]
+    first = " ".join(name for name in ATTACKS if name not in (*DEADLY, FINAL))
+    last = " ".join(f"{name}@{card}" for card, name in enumerate(DEADLY, 2))
     secret = neighbour.SECRET.to_bytes(4, "little").hex()
-    said = attacker.run(f"{ATTACKER} {secret} {' '.join(names)} {FINAL}@1", LIMIT).out
-    yield from map(json.loads, said.splitlines())
-    deadly = " ".join(f"{name}@{card}" for card, name in enumerate(DEADLY, 2))
-    death = attacker.start(f"{ATTACKER} --die {deadly}")
-    eventually(
-        lambda: not death.running or dom0.machine.run(f"xl domid {attacker.name}").exit != 0,
-        "the attacker dies",
-    )
-    if death.running:
-        yield from ({"name": name, "error": None, "seconds": 0} for name in DEADLY)
+    answers = f"{FOLDER}/answers"
+    attacker.run(f"mkfifo {answers}")
+    attacking = attacker.start(f"{ATTACKER} {secret} {first} {FINAL}@1 -- {last} >{answers}")
+    yield from map(json.loads, attacker.run(f"cat {answers}", LIMIT).out.splitlines())
+    # It tells of something at once, and then when a domain ends.
+    ended = dom0.start("xenstore-watch -n 2 @releaseDomain")
+    attacking.signal(signal.SIGUSR1)
+    eventually(lambda: not attacking.running or not ended.running, "the attacker dies")
+    if attacking.running:
         dom0.await_gone(attacker)
     else:
-        yield from map(json.loads, death.wait().out.splitlines())
         dom0.destroy(attacker)
+    error = None if attacking.running else f"{attacking.wait()}"
+    yield from ({"name": name, "error": error, "seconds": 0} for name in DEADLY)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Does the attacks of attacks.py, one after the other, from a guest of Xen.
 
-    attacker.py SECRET NAME[@CARD]...      prints a JSON line of each: "name", "error" (null when it
-                                           was answered as it must be), "seconds"
-    attacker.py --die NAME@CARD...         comes to the last moment of all of these, does what is
-                                           done then, and crashes the guest; prints and fails like
-                                           the above if it does not get there
+    attacker.py SECRET NAME[@CARD]... -- NAME@CARD...
+
+Of each of the first it prints a JSON line: "name", "error" (null when it was answered as it must
+be), "seconds". Then it closes its standard output and waits for SIGUSR1, comes to the last moment
+of all the others, does what is done then, and crashes the guest; it ends only if that fails.
 
 A guest of the stand-in is made anew for each attack. This one goes on with its card (device 0
-unless another is named): with its connection, if the attack has left it as an honest guest's is,
-else by beginning anew, with nodes that are made again as the toolstack wrote them. SECRET, in
-hexadecimal, are octets that nothing shared with the backend may ever hold.
+unless another is named): with its connection, if the attack has left it as it was, else by
+beginning anew, with nodes that are made again as the toolstack wrote them. SECRET, in hexadecimal,
+are octets that nothing shared with the backend may ever hold.
 
 Runs beside attacks.py and rawfrontend.py.
 """
@@ -19,8 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import rawfrontend as raw
 from attacks import ATTACKS
@@ -36,34 +40,28 @@ SETTLED = 20.0
 """Seconds for the backend to offer the card again: a guest that flaps is made to wait."""
 FLOOD = 0.15
 """An emulated processor takes long for little, and nothing else runs meanwhile."""
-HANDSHAKE = {"", "state", "ring-ref", "event-channel", "evt-ring-ref", "evt-event-channel"}
-"""Names of nodes that are the guest's to change, and "": a folder's own value."""
+HANDSHAKE = {"state", "ring-ref", "event-channel", "evt-ring-ref", "evt-event-channel"}
+"""Names of nodes that are the guest's to change."""
 FINAL = "nodes_removed"
 """The attack after which there is no card left."""
 SWITCH = 0.0005
 """Seconds after which a thread that changes shared memory lets another have its turn."""
 
 
-def tell(name: str, error: str | None, begin: float) -> None:
-    """Print how an attack ended."""
-    seconds = round(time.monotonic() - begin, 2)
-    print(json.dumps({"name": name, "error": error, "seconds": seconds}), flush=True)
-
-
 class Card:
     """A card that attacks come from, one after the other."""
 
-    def __init__(self, device: int, store: Store, new: Tree) -> None:
+    def __init__(self, device: int, nodes: dict[str, str]) -> None:
         self._device = device
         self._path = f"device/vsnd/{device}"
-        self._store = store
-        self._new = new
+        self._nodes = nodes
         self._front: RawFrontend | None = None
 
     @classmethod
     async def found(cls, device: int, store: Store) -> Card:
         """Return a card that is as the toolstack made it."""
-        return cls(device, store, await store.read_tree(f"device/vsnd/{device}"))
+        path = f"device/vsnd/{device}"
+        return cls(device, dict(nodes(path, await store.read_tree(path))))
 
     async def front(self) -> RawFrontend:
         """Return a frontend for the next attack."""
@@ -77,33 +75,43 @@ class Card:
         front = self._front
         assert front is not None
         front.forget()
-        found = await self._store.read_tree(self._path)
-        is_right = await self._put_right(self._path, self._new, found)
-        if well and front.connected and is_right:
-            return
-        self._front = None
-        front.close()
-        await self._store.write(f"{self._path}/state", str(raw.INITIALISING))
-        end = time.monotonic() + SETTLED
-        while await self._store.read(f"{self._new['backend']}/state") != str(raw.INIT_WAIT):
-            raw.require(time.monotonic() < end, "the backend does not offer the card again")
-            await asyncio.sleep(0.05)
+        as_it_was = await self._put_right(front)
+        if not (well and as_it_was and front.connected):
+            await front.set_state(raw.INITIALISING)
+            await front.backend_reaches(raw.INIT_WAIT, limit=SETTLED)
+        if not (well and as_it_was):
+            self._front = None
+            front.close()
 
-    async def _put_right(self, path: str, wanted: Tree, found: Tree) -> bool:
+    async def _put_right(self, front: RawFrontend) -> bool:
         """Make nodes again as they were, but those of a handshake; return whether they were."""
-        is_right = True
-        for name in found.keys() - wanted.keys() - HANDSHAKE:
-            await self._store.rm(f"{path}/{name}")
-            is_right = False
-        for name in wanted.keys() - HANDSHAKE:
-            value, there = wanted[name], found.get(name, "")
-            if isinstance(value, dict):
-                below = there if isinstance(there, dict) else {}
-                is_right &= await self._put_right(f"{path}/{name}", value, below)
-            elif there != value or name not in found:
-                await self._store.write(f"{path}/{name}", value)
-                is_right = False
-        return is_right
+        changed = {
+            path
+            for path in front.store.changed
+            if path.startswith(self._path) and path.rpartition("/")[2] not in HANDSHAKE
+        }
+        for path in changed & self._nodes.keys():
+            await front.store.write(path, self._nodes[path])
+        for path in {self._outermost(path) for path in changed - self._nodes.keys()}:
+            await front.store.rm(path)
+        front.store.changed.clear()
+        return not changed
+
+    def _outermost(self, path: str) -> str:
+        """Return the outermost folder, of those that a node is in, that is not the toolstack's."""
+        while (outer := path.rpartition("/")[0]) not in self._nodes:
+            path = outer
+        return path
+
+
+def nodes(path: str, tree: Tree) -> Iterator[tuple[str, str]]:
+    """Give the paths and values of a tree's nodes."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from nodes(f"{path}/{name}", value)
+        elif name:
+            yield f"{path}/{name}", value
+    yield path, ""
 
 
 def look_for(secret: bytes, front: RawFrontend) -> None:
@@ -145,12 +153,13 @@ async def attack_all(secret: bytes, attacks: list[tuple[str, int]]) -> None:
         cards = {device: await Card.found(device, store) for _, device in attacks}
         for name, device in attacks:
             begin = time.monotonic()
-            tell(name, await attack(name, cards[device], secret), begin)
+            error = await attack(name, cards[device], secret)
+            seconds = round(time.monotonic() - begin, 2)
+            print(json.dumps({"name": name, "error": error, "seconds": seconds}), flush=True)
 
 
-async def die(attacks: list[tuple[str, int]]) -> int:
+async def die(attacks: list[tuple[str, int]]) -> None:
     """Do attacks at the same time, all but their last moments; these together; then crash."""
-    begin = time.monotonic()
     waiting = len(attacks)
     together = asyncio.Event()
 
@@ -162,35 +171,41 @@ async def die(attacks: list[tuple[str, int]]) -> int:
         await together.wait()
 
     async def attack(name: str, device: int) -> None:
+        front = await RawFrontend.open(None, device)
+        front.last_moment = last_moment
         try:
-            front = await RawFrontend.open(None, device)
-            front.last_moment = last_moment
             await ATTACKS[name](front)
         except (raw.WrongAnswer, XenAudioError) as wrong:
-            tell(name, f"{wrong}", begin)
-            raise
+            raise raw.WrongAnswer(f"{name}: {wrong}") from wrong
 
-    try:
-        await asyncio.wait_for(asyncio.gather(*(attack(*which) for which in attacks)), LIMIT)
-    except (asyncio.TimeoutError, raw.WrongAnswer, XenAudioError):
-        return 1
-    # At once: nothing is closed.
-    with open("/proc/sysrq-trigger", "w") as trigger:  # noqa: ASYNC230
-        trigger.write("c")
-    return 1
+    await asyncio.wait_for(asyncio.gather(*(attack(*which) for which in attacks)), LIMIT)
+    crash()
 
 
-def main(arguments: list[str]) -> int:
+def crash() -> None:
+    """End the guest at once: nothing is closed."""
+    Path("/proc/sysrq-trigger").write_text("c")
+
+
+async def do(secret: bytes, first: list[tuple[str, int]], last: list[tuple[str, int]]) -> None:
     """Do what is said above."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
+    await attack_all(secret, first)
+    os.close(sys.stdout.fileno())
+    await told.wait()
+    await die(last)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command."""
     sys.setswitchinterval(SWITCH)
-    first, *rest = arguments
-    parts = (argument.partition("@") for argument in rest)
+    secret, *rest = arguments
+    parts = [argument.partition("@") for argument in rest]
     attacks = [(name, int(device or 0)) for name, _, device in parts]
-    if first == "--die":
-        return asyncio.run(die(attacks))
-    asyncio.run(attack_all(bytes.fromhex(first), attacks))
-    return 0
+    end = rest.index("--")
+    asyncio.run(do(bytes.fromhex(secret), attacks[:end], attacks[end + 1 :]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

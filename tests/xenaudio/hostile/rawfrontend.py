@@ -397,10 +397,29 @@ async def _at_once() -> None:
     pass
 
 
+class NotingStore(Store):
+    """A connection that notes which nodes it changes."""
+
+    def __init__(self, fd: int, on_closed: Callable[[XenAudioError], None] | None = None) -> None:
+        super().__init__(fd, on_closed)
+        self.changed: set[str] = set()
+        """Paths that were written, or removed."""
+
+    async def write(self, path: str, value: str, tx: int = 0) -> None:
+        """Write, and take note."""
+        self.changed.add(path)
+        await super().write(path, value, tx)
+
+    async def rm(self, path: str, tx: int = 0) -> None:
+        """Remove, and take note."""
+        self.changed.add(path)
+        await super().rm(path, tx)
+
+
 class RawFrontend:
     """A guest's vsnd device. `path` is the frontend's directory in the store."""
 
-    def __init__(self, hv: Hypervisor, store: Store, device: int = 0) -> None:
+    def __init__(self, hv: Hypervisor, store: NotingStore, device: int = 0) -> None:
         self.hv = hv
         self.store = store
         self.path = f"device/vsnd/{device}"
@@ -419,7 +438,7 @@ class RawFrontend:
     async def open(cls, address: str | None, device: int = 0) -> RawFrontend:
         """Look at the device: no node is written."""
         hv = Hypervisor(address)
-        front = cls(hv, await Store.open(hv), device)
+        front = cls(hv, NotingStore(hv.connect_store()), device)
         front.backend = await front.store.read(f"{front.path}/backend")
         front.backend_id = int(await front.store.read(f"{front.path}/backend-id"))
         await front.store.watch(f"{front.backend}/state", lambda _: front._backend_changed.set())
