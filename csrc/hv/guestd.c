@@ -113,24 +113,15 @@ static int ask(struct client *client, uint32_t type, const void *request, size_t
 /* Serialises the making of a struct xa_hv's client. */
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 
-/* The struct xa_hv's client, with a reference for the caller; NULL with *error set. A new one when
- * the old one is `unlike` NULL: that one was lost. */
-static struct client *client_of(struct xa_hv *hv, const struct client *unlike, int *error)
+/* The struct xa_hv's client, with a reference for the caller; NULL with *error set. */
+static struct client *client_of(struct xa_hv *hv, int *error)
 {
     struct client *client;
 
     pthread_mutex_lock(&making);
+    if (hv->own == NULL)
+        hv->own = client_new(hv, error);
     client = hv->own;
-    if (client == NULL || client == unlike) {
-        struct client *new = client_new(hv, error);
-
-        if (new != NULL) {
-            if (client != NULL)
-                client_drop(client);
-            hv->own = new;
-        }
-        client = new;
-    }
     if (client != NULL) {
         pthread_mutex_lock(&client->lock);
         client->users++;
@@ -140,33 +131,38 @@ static struct client *client_of(struct xa_hv *hv, const struct client *unlike, i
     return client;
 }
 
-/* As `ask`, on the struct xa_hv's client, and on a new one when the service was started anew since.
- * On success *used has a reference for the caller. */
-static int ask_anew(struct xa_hv *hv, uint32_t type, const void *request, size_t request_octets,
-                    void *reply, size_t reply_octets, struct xa_fds *fds, struct client **used)
+/* The next is to be a new one. The caller's own reference on this one stays. */
+static void replace(struct xa_hv *hv, struct client *lost)
 {
-    struct client *client = NULL;
-    int result;
+    pthread_mutex_lock(&making);
+    if (hv->own == lost) {
+        hv->own = NULL;
+        pthread_mutex_lock(&lost->lock);
+        lost->users--;
+        pthread_mutex_unlock(&lost->lock);
+    }
+    pthread_mutex_unlock(&making);
+}
 
-    for (unsigned tries = 0;; tries++) {
+/* As `ask`, on the struct xa_hv's client, and on a new one when the service was started anew since.
+ */
+static int ask_anew(struct xa_hv *hv, uint32_t type, const void *request, size_t request_octets,
+                    void *reply, size_t reply_octets, struct xa_fds *fds)
+{
+    for (bool again = false;; again = true) {
         bool lost;
-        struct client *next = client_of(hv, client, &result);
+        int result;
+        struct client *client = client_of(hv, &result);
 
-        if (client != NULL)
-            client_drop(client);
-        client = next;
         if (client == NULL)
             return result;
         result = ask(client, type, request, request_octets, reply, reply_octets, fds, &lost);
-        if (result == 0) {
-            *used = client;
-            return 0;
-        }
-        if (!lost || result == -ETIMEDOUT || tries > 0)
-            break;
+        if (lost)
+            replace(hv, client);
+        client_drop(client);
+        if (!lost || result == -ETIMEDOUT || again)
+            return result;
     }
-    client_drop(client);
-    return result;
 }
 
 static void forget(struct xa_hv *hv)
@@ -177,13 +173,11 @@ static void forget(struct xa_hv *hv)
 
 static int connect_store(struct xa_hv *hv)
 {
-    struct client *client = NULL;
     struct xa_fds fds;
-    int result = ask_anew(hv, XA_GUESTD_STORE, NULL, 0, NULL, 0, &fds, &client);
+    int result = ask_anew(hv, XA_GUESTD_STORE, NULL, 0, NULL, 0, &fds);
 
     if (result < 0)
         return result;
-    client_drop(client);
     if (fds.count != 1) {
         xa_fds_close(&fds);
         return -EPROTO;
@@ -253,7 +247,7 @@ static int share_new(struct xa_hv *hv, uint16_t remote, uint32_t pages, uint32_t
     if (new == NULL)
         return -ENOMEM;
     new->base = (struct xa_share){.ops = &xa_hv_guestd, .pages = pages};
-    new->client = client_of(hv, NULL, &result);
+    new->client = client_of(hv, &result);
     if (new->client == NULL) {
         free(new);
         return result;
@@ -306,7 +300,7 @@ static int evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn)
         return result;
     }
     new->eventfds.epoll = new->base.fd;
-    new->client = client_of(hv, NULL, &result);
+    new->client = client_of(hv, &result);
     if (new->client == NULL) {
         close(new->base.fd);
         free(new);

@@ -74,8 +74,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hv",
         metavar="ADDRESS",
-        help="'xen', or the socket of this domain of the stand-in (default: $XENAUDIO_HV, else"
-        " xen)",
+        help="'xen', 'guestd' or 'guestd:SOCKET' (the guest service), or the socket of this domain"
+        " of the stand-in (default: $XENAUDIO_HV, else guestd where only that can be used, else xen)",
     )
     parser.add_argument(
         "--device", type=whole(0, 65535), default=0, metavar="N", help="the card (default: 0)"
@@ -132,7 +132,7 @@ async def wait_for_card(card: Card, limit_s: float | None) -> None:
         await card.connected(limit_s)
     except CardNotReadyError as error:
         hint = ""
-        if card.state is CardState.WAITING:
+        if card.state is CardState.WAITING and "no backend" in error.reason:
             hint = "; is `xenaudio serve` running there?"
         elif card.state is CardState.ABSENT and "store of xen cannot be reached" in error.reason:
             hint = (

@@ -139,8 +139,9 @@ class EventChannel(_Closable):
 class Hypervisor(_Closable):
     """A hypervisor, real or the stand-in.
 
-    `address` is "xen", or the path of a stand-in domain's socket (at most 107 octets); None: what
-    the environment's XENAUDIO_HV says, else "xen". Nothing is connected by opening it.
+    `address` is "xen"; "guestd" or "guestd:PATH", the guest service; or the path of a stand-in
+    domain's socket. A path has at most 107 octets. None: what the environment's XENAUDIO_HV says,
+    else "guestd" where only that can be used, else "xen". Nothing is connected by opening it.
     """
 
     def __init__(self, address: str | None = None) -> None:

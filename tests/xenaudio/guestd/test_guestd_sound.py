@@ -191,6 +191,7 @@ def test_who_does_not_wait_is_told_why(room: Room, played: Path) -> None:
     other = room.begin(None, "play", "--wait", 0.5, path)
     assert other.process.wait(HANG) == 1
     assert "another program of this guest has the card" in other.log()
+    assert "is `xenaudio serve` running" not in other.log()
     assert "Traceback" not in other.log()
 
 
