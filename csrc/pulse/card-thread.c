@@ -373,7 +373,8 @@ struct xa_pulse_card *xa_pulse_card_get(pa_core *core, const char *hypervisor, u
                                       : pa_cstrerror(errno));
         return NULL;
     }
-    if (pa_streq(xa_hv_address(hv), "xen") && xa_pulse_card_held_by_the_kernel(device)) {
+    /* Behind a socket that is named may be the stand-in, whose cards no kernel has. */
+    if (!strchr(xa_hv_address(hv), '/') && xa_pulse_card_held_by_the_kernel(device)) {
         pa_log_error("snd_xen_front holds this card: unload it (modprobe -r snd_xen_front, and a"
                      " line 'blacklist snd_xen_front' in /etc/modprobe.d keeps it away)");
         xa_hv_close(hv);

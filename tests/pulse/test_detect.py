@@ -15,7 +15,7 @@ import pytest
 import sanitized
 from conftest import StartPulse
 from daemon import PulseAudio
-from machine import Backend, Machine, wait_until
+from machine import Backend, Machine, wait_until, xenaudio
 from pcm import counter, judge
 from sound import files_of, played_octets, sound_file
 
@@ -334,6 +334,33 @@ def test_a_store_that_is_not_there_yet_is_found_later(machine: Machine, pulse: S
     later.symlink_to(domain.socket)
     has(daemon, CARD, SINK, SOURCE)
     daemon.stop()
+
+
+def test_through_the_guest_service_it_is_the_same(
+    machine: Machine, backend: Backend, played: Path, tmp_path: Path, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", MAIN)
+    socket = machine.directory / "guestd"
+    service = machine.run("guestd", *xenaudio("guestd", "--hv", domain.socket, "--socket", socket))
+    service.wait_for("serving")
+    daemon = pulse(domain, f"{DETECT} hypervisor=guestd:{socket}")
+    has(daemon, CARD, SINK, SOURCE)
+    backend.wait_for("connected, card")
+    daemon.play(sound_file(tmp_path, counter(RATE), RATE * 4))
+    machine.detach("guest", 0)
+    has(daemon)
+    machine.attach("guest", MAIN)
+    has(daemon, CARD, SINK, SOURCE)
+    # Restarted, it finds the cards in use; PulseAudio finds it.
+    service.kill()
+    before = len(backend.log())
+    service = machine.run("guestd", *xenaudio("guestd", "--hv", domain.socket, "--socket", socket))
+    backend.wait_for("connected, card", before)
+    has(daemon, CARD, SINK, SOURCE)
+    daemon.stop()
+    backend.stop()
+    verdict = judge(played_octets(files_of(played)[:1]), RATE)
+    assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
 
 
 @pytest.mark.usefixtures("backend")
