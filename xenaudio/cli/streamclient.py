@@ -75,7 +75,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--hv",
         metavar="ADDRESS",
         help="'xen', 'guestd' or 'guestd:SOCKET' (the guest service), or the socket of this domain"
-        " of the stand-in (default: $XENAUDIO_HV, else guestd where only that can be used, else xen)",
+        " of the stand-in (default: $XENAUDIO_HV, else xen, or guestd where only that can be used)",
     )
     parser.add_argument(
         "--device", type=whole(0, 65535), default=0, metavar="N", help="the card (default: 0)"
