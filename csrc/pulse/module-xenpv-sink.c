@@ -232,7 +232,7 @@ static uint64_t play(struct userdata *u, struct xa_stream *front, uint64_t now)
     if (u->reopening) {
         if (xa_stream_heard(front) >= u->sound_until) {
             u->phase = PHASE_WAITING;
-            u->wait_until_us = now + XA_PULSE_PATIENCE;
+            u->wait_until_us = now + XA_PULSE_PATIENCE_PLAYING;
             u->reopening = false;
             drop_rest(u);
             xa_pulse_stream_close(&u->stream, now, &deadline);

@@ -181,7 +181,7 @@ static uint64_t record(struct userdata *u, struct xa_stream *front, uint64_t now
     }
     if (unsuitable(u)) {
         u->phase = PHASE_WAITING;
-        u->wait_until_us = now + XA_PULSE_PATIENCE;
+        u->wait_until_us = now + XA_PULSE_PATIENCE_PLAYING;
         xa_pulse_stream_close(&u->stream, now, &deadline);
         return PA_MIN(deadline, u->wait_until_us);
     }

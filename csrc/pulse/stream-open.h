@@ -36,9 +36,11 @@
 #define XA_PULSE_LATENCY_DEFAULT UINT64_C(200000)
 
 /* What a position may be late before a sink or source goes on without, microseconds. */
-#define XA_PULSE_LATE UINT64_C(80000)
-/* How long clients wait, from a standstill, for a stream that is being opened. */
+#define XA_PULSE_LATE UINT64_C(50000)
+/* How long clients wait for a stream that is being opened, from a standstill and while they play.
+ */
 #define XA_PULSE_PATIENCE UINT64_C(500000)
+#define XA_PULSE_PATIENCE_PLAYING UINT64_C(200000)
 /* Rendered or posted in one go while there is no backend. */
 #define XA_PULSE_CLOCKED_BLOCK UINT64_C(20000)
 /* A clock that is further behind has stood still, as the whole guest does when it is paused. */

@@ -34,6 +34,18 @@ def own_modules() -> str:
     ).stdout.strip()
 
 
+def thread_switches(pid: int, name: str) -> int:
+    """Return how often a process's threads of this name went to sleep, and so woke up, by now."""
+    switches = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        status = (task / "status").read_text()
+        if f"Name:\t{name}\n" in status:
+            found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.M)
+            assert found is not None
+            switches += int(found[1])
+    return switches
+
+
 class PulseAudio:
     """One daemon."""
 
@@ -210,11 +222,4 @@ class PulseAudio:
 
     def card_thread_switches(self) -> int:
         """Return how often the threads of cards went to sleep, and so woke up, by now."""
-        switches = 0
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            status = (task / "status").read_text()
-            if "Name:\txenpv" in status:
-                found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.M)
-                assert found is not None
-                switches += int(found[1])
-        return switches
+        return thread_switches(self.process.pid, "xenpv")

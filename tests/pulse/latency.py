@@ -51,7 +51,8 @@ class ClientLog:
     def read(cls, file: Path) -> ClientLog:
         """Read it; the last line may be half written."""
         rows: dict[str, list[list[int]]] = {"latency": [], "asked": []}
-        for line in file.read_text().split("\n")[:-1]:
+        text = file.read_text() if file.exists() else ""
+        for line in text.split("\n")[:-1]:
             kind, *numbers = line.split()
             rows[kind].append([int(number) for number in numbers])
         return cls(

@@ -166,6 +166,7 @@ int main(int argc, char **argv)
         perror(argv[4]);
         return 1;
     }
+    setvbuf(log_file, NULL, _IOLBF, 0); /* it is read meanwhile */
     prctl(PR_SET_TIMERSLACK, 1);
     loop = pa_mainloop_new();
     api = pa_mainloop_get_api(loop);
