@@ -54,7 +54,8 @@ struct xa_detected_card {
     struct xa_pulse_card *thread;
     struct xa_pulse_client client;
     _Atomic(struct configuration *) newest;
-    bool told; /* the card's thread's: the configuration that it found at first */
+    bool looked; /* the card's thread's, as the next: at the state that it found at first */
+    bool tried;  /* to connect */
 
     pa_card *card; /* NULL: the configuration is not known yet */
     struct configuration *configuration;
@@ -71,9 +72,17 @@ static void tell(struct xa_detected_card *card)
 
     switch (xa_card_state(front)) {
     case XA_CARD_WAITING:
-    case XA_CARD_NEGOTIATING:
     case XA_CARD_CONNECTED:
+        break;
+    case XA_CARD_NEGOTIATING:
+        /* Soon it can play: nothing is lost that is played at once. And the main thread does not
+         * wait for this one while that makes rings and event channels. */
+        card->tried = true;
+        return;
     case XA_CARD_CLOSING:
+    case XA_CARD_FAILED:
+        if (!card->tried) /* of an earlier owner, or the configuration is not good */
+            return;
         break;
     default: /* what was known before is not known to be otherwise */
         return;
@@ -113,9 +122,9 @@ static uint64_t run(struct xa_pulse_client *client, uint64_t now)
 
     (void) now;
     /* A card that others use already has no news. */
-    if (!card->told)
+    if (!card->looked)
         tell(card);
-    card->told = true;
+    card->looked = true;
     return UINT64_MAX;
 }
 

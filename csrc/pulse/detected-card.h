@@ -5,9 +5,10 @@
  * module-xenpv-sink or module-xenpv-source.
  *
  * What the card is comes from its thread (card-thread.h), as soon as that knows and whenever the
- * configuration is another one: nothing here waits for it. A card whose backend is not there, or
- * whose store went away, keeps its sinks and sources, which go on by the clock. On PulseAudio's
- * main thread.
+ * configuration is another one: nothing here waits for it. A new card has its sinks and sources
+ * when it is connected, or when it is known that it cannot be soon. A card whose backend is not
+ * there, or whose store went away, keeps them, and they go on by the clock. On PulseAudio's main
+ * thread.
  */
 #ifndef XA_PULSE_DETECTED_CARD_H
 #define XA_PULSE_DETECTED_CARD_H

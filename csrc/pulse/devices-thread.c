@@ -165,13 +165,13 @@ void xa_pulse_devices_free(struct xa_pulse_devices *d)
     if (!d)
         return;
     (void) eventfd_write(d->stop, 1);
-    clock_gettime(CLOCK_REALTIME, &limit);
+    clock_gettime(CLOCK_MONOTONIC, &limit);
     limit.tv_nsec += END_LIMIT_NS;
     if (limit.tv_nsec >= 1000000000L) {
         limit.tv_sec++;
         limit.tv_nsec -= 1000000000L;
     }
-    if (pthread_timedjoin_np(d->thread, NULL, &limit) != 0) {
+    if (pthread_clockjoin_np(d->thread, NULL, CLOCK_MONOTONIC, &limit) != 0) {
         pa_log_info("the store is stuck: what looks for sound cards is left to itself");
         pthread_detach(d->thread);
     }

@@ -298,9 +298,28 @@ def test_a_daemon_that_was_killed_finds_the_cards_again(
     assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
 
 
+def test_a_card_whose_backend_is_not_there_is_there(machine: Machine, pulse: StartPulse) -> None:
+    daemon = pulse(machine.create("guest", MAIN, wait=False), DETECT)
+    has(daemon, CARD, SINK, SOURCE)
+    daemon.stop()
+
+
+def test_a_card_whose_backend_is_stuck_is_there(
+    machine: Machine, backend: Backend, pulse: StartPulse
+) -> None:
+    domain = machine.create("guest", MAIN)
+    os.kill(backend.pid, signal.SIGSTOP)
+    try:
+        daemon = pulse(domain, DETECT)
+        has(daemon, CARD, SINK, SOURCE)
+    finally:
+        os.kill(backend.pid, signal.SIGCONT)
+    daemon.stop()
+
+
 @contextlib.contextmanager
 def stuck(machine: Machine) -> Iterator[None]:
-    """Have the store, like all of the stand-in, answer nothing."""
+    """Have the store answer nothing, like all of the stand-in."""
     os.kill(machine.server.pid, signal.SIGSTOP)
     try:
         yield
