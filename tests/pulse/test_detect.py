@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,28 @@ def test_a_card_that_comes_back_with_other_streams_has_those(
     machine.attach("guest", MAIN.replace(", 'STREAM, unique-id=c, type=c'", ""))
     has(daemon, CARD, SINK)
     assert set(listed(daemon, "cards", CARD)["profiles"]) == {"output", "off"}
+    daemon.stop()
+
+
+@pytest.mark.usefixtures("backend")
+def test_beside_what_a_desktop_loads_its_sound_is_the_default_and_sleeps(
+    machine: Machine, pulse: StartPulse
+) -> None:
+    usual = ["device-restore", "stream-restore", "card-restore", "switch-on-port-available"]
+    usual += ["always-sink", "intended-roles", "suspend-on-idle timeout=1", "filter-apply"]
+    script = [f"load-module module-{module}" for module in usual]
+    daemon = pulse(machine.create("guest", None), *script, DETECT)
+    wait_until(lambda: "auto_null" in daemon.asked("list", "short", "sinks"), "a sink is made up")
+    machine.attach("guest", MAIN)
+    has(daemon, CARD, SINK, SOURCE)
+    assert daemon.asked("get-default-sink") == SINK
+    assert daemon.asked("get-default-source") == SOURCE
+    wait_until(lambda: "auto_null" not in daemon.asked("list", "short", "sinks"), "it is gone")
+    for kind, name in (("sinks", SINK), ("sources", SOURCE)):
+        wait_until(lambda k=kind, n=name: listed(daemon, k, n)["state"] == "SUSPENDED", "idle")
+    before = daemon.card_thread_switches()
+    time.sleep(2)
+    assert daemon.card_thread_switches() == before
     daemon.stop()
 
 
