@@ -71,9 +71,14 @@ def _number(node: str, text: str, low: int, high: int) -> int:
     return int(text)
 
 
+def is_folder(name: str) -> bool:
+    """Return whether a node of this name can be a PCM device or a stream of a card."""
+    return name.isascii() and name.isdigit() and len(name) <= 3
+
+
 def _children(tree: Tree) -> Iterator[tuple[int, str, Tree]]:
     for name, child in tree.items():
-        if name.isascii() and name.isdigit() and isinstance(child, dict) and len(name) <= 3:
+        if is_folder(name) and isinstance(child, dict):
             yield int(name), name, child
 
 
@@ -157,7 +162,7 @@ def _stream(
 
 
 def parse_card(tree: Tree) -> CardNodes:
-    """Read a frontend's directory (Store.read_tree). ConfigError."""
+    """Read a frontend's directory (Store.read_tree, with `is_folder`). ConfigError."""
     card = _settings({}, tree)
     streams: list[StreamNodes] = []
     for pcm, pcm_name, pcm_tree in _children(tree):

@@ -19,6 +19,7 @@ from xenaudio.backend.cardconfig import (
     FEATURE_RENEGOTIATE,
     ConfigError,
     StreamNodes,
+    is_folder,
     parse_card,
 )
 from xenaudio.backend.pace import GuestPace
@@ -422,7 +423,8 @@ class Device:
 
     async def _connect(self, *, adopted: bool) -> bool:
         """Connect the card's streams; False when the device is to end instead."""
-        card = parse_card(await self._store.read_tree(self._frontend))
+        # Not what else the guest may have made there, of which there can be much.
+        card = parse_card(await self._store.read_tree(self._frontend, is_folder=is_folder))
         self._renegotiates = card.renegotiates
         loop = asyncio.get_running_loop()
         for nodes in card.streams:

@@ -319,9 +319,16 @@ class Store:
                 return result
         raise AssertionError("unreachable")
 
-    async def read_tree(self, path: str, tx: int = 0, limit: int = TREE_NODES_MAX) -> Tree:
+    async def read_tree(
+        self,
+        path: str,
+        tx: int = 0,
+        limit: int = TREE_NODES_MAX,
+        is_folder: Callable[[str], bool] = lambda _name: True,
+    ) -> Tree:
         """Read everything below a node, in as many round trips as it has levels.
 
+        A node below `path` whose name is not `is_folder`'s is its value, whatever is below it.
         Nodes that go away meanwhile are left out; NotFoundError when `path` itself is not there.
         E2BIG when there are more than `limit` nodes. Without a transaction it is no snapshot.
         """
@@ -329,12 +336,17 @@ class Store:
         # Each with its place: the tree that it is part of, None for the root.
         level: list[tuple[str, str, Tree | None]] = [(path, "", None)]
         nodes = 1
+        nothing: asyncio.Future[bytes] = self._loop.create_future()
+        nothing.set_result(b"")
         while level:
             asked = []
-            for node, _name, _parent in level:
+            for node, name, parent in level:
                 what = f"read the tree {node}"
                 text = _encode(node, what)
-                asked.append(self._ask(what, lib.xa_store_directory, tx, text))
+                if parent is None or is_folder(name):
+                    asked.append(self._ask(what, lib.xa_store_directory, tx, text))
+                else:
+                    asked.append(nothing)
                 asked.append(self._ask(what, lib.xa_store_read, tx, text))
             replies = await asyncio.gather(*asked, return_exceptions=True)
             below: list[tuple[str, str, Tree | None]] = []

@@ -84,13 +84,15 @@ class FakeStore:
         self.before_transaction()
         return await function(1)
 
-    async def read_tree(self, path: str) -> dict[str, Any]:
+    async def read_tree(self, path: str, *, is_folder: Callable[[str], bool]) -> dict[str, Any]:
         self._check(path)
         tree: dict[str, Any] = {}
         for node, value in self.nodes.items():
             if node.startswith(path + "/"):
                 *above, last = node[len(path) + 1 :].split("/")
                 place = tree
+                if not all(map(is_folder, above)):
+                    continue
                 for name in above:
                     place = place.setdefault(name, {})
                 place[last] = value

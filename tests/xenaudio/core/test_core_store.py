@@ -486,6 +486,18 @@ async def test_a_tree_takes_a_round_trip_for_each_level() -> None:
 
 
 @asynchronous
+async def test_what_is_below_a_node_that_is_no_folder_is_not_asked_for() -> None:
+    async with store_and_peer() as (store, peer):
+        server = asyncio.create_task(serve_tree(peer, dict(CARD)))
+        assert await store.read_tree("card", is_folder=lambda name: name == "name") == {
+            "0": "pcm",
+            "name": "Speakers",
+        }
+        store.close()
+        assert await server == [2, 3]
+
+
+@asynchronous
 async def test_a_node_that_goes_away_while_a_tree_is_read_is_left_out() -> None:
     async with store_and_peer() as (store, peer):
         server = asyncio.create_task(serve_tree(peer, {**CARD, b"card/0": "ENOENT"}))
