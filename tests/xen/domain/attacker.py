@@ -38,7 +38,7 @@ LIMIT = 30.0
 """Seconds for one attack: what takes longer hangs."""
 SETTLED = 20.0
 """Seconds for the backend to offer the card again: a guest that flaps is made to wait."""
-FLOOD = 0.15
+FLOOD = 0.1
 """An emulated processor takes long for little, and nothing else runs meanwhile."""
 HANDSHAKE = {"state", "ring-ref", "event-channel", "evt-ring-ref", "evt-event-channel"}
 """Names of nodes that are the guest's to change."""

@@ -853,7 +853,7 @@ async def _add_streams(front: RawFrontend, kinds: str) -> None:
 
 @attack
 async def many_streams(front: RawFrontend) -> None:
-    """65 streams, made by the guest in its own directory; then 64, all of them played at once: the
+    """65 streams, made by the guest in its own directory; then 64 of them, all played at once: the
     65th gets the card refused, the 64 are served."""
     await _add_streams(front, "cp" * ((64 - len(front.streams)) // 2))
     await front.add("20/0", "p")
@@ -861,7 +861,9 @@ async def many_streams(front: RawFrontend) -> None:
         pass
     await front.store.rm(f"{front.path}/20")
     front.streams.pop().free()
-    await front.negotiate()
+    await front.set_state(raw.INITIALISING)
+    await front.backend_reaches(raw.INIT_WAIT)
+    await front.conclude()
 
     async def use(stream: RawStream) -> None:
         await stream.start(await stream.open())

@@ -522,6 +522,10 @@ class RawFrontend:
     async def negotiate(self) -> None:
         """Do the honest handshake for all streams, wherever both ends are."""
         await self.prepare()
+        await self.conclude()
+
+    async def conclude(self) -> None:
+        """Do all of the honest handshake that comes from state 3 on."""
         await self.set_state(INITIALISED)
         await self.backend_reaches(CONNECTED)
         await self.set_state(CONNECTED)
