@@ -2,14 +2,16 @@
 """What an ordinary user can do in a guest: probe.py UID SOCKET FORBIDDEN...
 
 Exits with 0 when the user has the sound cards at SOCKET, and nothing else: no device of Xen, none
-of the FORBIDDEN sockets, no other path of the store.
+of the FORBIDDEN sockets, no other path of the store, no event channel but those given to it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -31,6 +33,13 @@ WRITE = [
     "/local/domain/0/backend/vsnd/{domid}/0/state",
     "/local/domain/0/name",
 ]
+BIND = {
+    0: struct.pack("=I", 0),  # a virtual interrupt: the timer
+    1: struct.pack("=II", 0, 1),  # a port of domain 0
+    2: struct.pack("=I", 0),  # one for domain 0
+    6: struct.pack("=H", 0x7FF0),  # and the lock itself
+}
+"""What binds ports: ioctl numbers, and what they are asked for."""
 
 
 def main() -> None:
@@ -65,6 +74,19 @@ def main() -> None:
             refuses(client, Type.MKDIR, f"{path}\0")
             refuses(client, Type.RM, f"{path}\0")
             refuses(client, Type.SET_PERMS, f"{path}\0b0\0")
+        client.handle()
+        if len(client.fds) == 1:
+            binds_nothing(client.fds[0])
+
+
+def binds_nothing(device: int) -> None:
+    """Fail unless an open /dev/xen/evtchn is locked (<xen/evtchn.h> of Linux)."""
+    for number, request in BIND.items():
+        try:
+            fcntl.ioctl(device, len(request) << 16 | ord("E") << 8 | number, bytearray(request))
+        except PermissionError:
+            continue
+        raise AssertionError(f"request {number} of the event channel's device is let through")
 
 
 def refuses(client: Client, kind: int, payload: str) -> None:
