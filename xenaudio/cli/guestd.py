@@ -18,8 +18,8 @@ from pathlib import Path
 from xenaudio.backend.logformat import set_up
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.hv import Hypervisor
+from xenaudio.core.systemd import listening, notify
 from xenaudio.guestd.service import Service
-from xenaudio.guestd.systemd import listening, notify
 from xenaudio.guestd.wire import SOCKET
 
 DESCRIPTION = """\

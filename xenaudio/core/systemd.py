@@ -23,12 +23,20 @@ def listening() -> list[socket.socket]:
     return sockets
 
 
-def notify(state: str) -> None:
-    """Tell systemd, if it started this, such as `READY=1`."""
+def notify(*state: str) -> None:
+    """Tell systemd, if it started this, such as `READY=1`, all at once."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.sendto(state.encode(), address)
+        sock.sendto("\n".join(state).encode(), address)
+
+
+def watchdog_seconds() -> float | None:
+    """Return within how many seconds systemd wants each next `WATCHDOG=1`; None: it does not."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isdigit() and int(text) > 0 else None
