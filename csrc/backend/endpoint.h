@@ -5,7 +5,7 @@
  *
  * An output (or input) has its own clock. The engine asks how many frames it wants (has) at a
  * moment and gives (takes) them; it never waits. Opening and closing may block and are done off the
- * engine's thread; every other function is called by the engine's thread only and never blocks.
+ * engine's thread; every other function is called with the engine's mutex held and never blocks.
  * Times are CLOCK_MONOTONIC nanoseconds, amounts frames.
  */
 #ifndef XA_BACKEND_ENDPOINT_H

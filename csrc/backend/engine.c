@@ -372,6 +372,7 @@ void xa_back_stream_read_stats(struct xa_back_stream *stream, struct xa_back_str
         stats->fill_frames = t->fifo.fill / t->pcm->params.frame_octets;
         if (t->pcm->output) {
             stats->frames_lost += t->pcm->output->ops->lost(t->pcm->output);
+            stats->delay_frames = t->pcm->output->ops->delay(t->pcm->output, xa_monotonic_ns());
             stats->trouble = t->pcm->output->ops->trouble(t->pcm->output);
         } else if (t->pcm->input) {
             stats->trouble = t->pcm->input->ops->trouble(t->pcm->input);

@@ -104,9 +104,10 @@ struct xa_back_stream_stats {
     uint64_t wakeups;        /* of the engine for this stream's event channel */
     uint64_t throttles;      /* times the guest was made to wait for asking too much */
 
-    uint64_t position;    /* octets since OPEN, as last reported */
-    uint32_t fill_frames; /* stored at the moment */
-    float peak;           /* largest sample since the last call, 0.0 to 1.0 */
+    uint64_t position;     /* octets since OPEN, as last reported */
+    uint32_t fill_frames;  /* stored at the moment */
+    uint32_t delay_frames; /* given to the output and not heard yet; capture: 0 */
+    float peak;            /* largest sample since the last call, 0.0 to 1.0 */
 };
 
 /* A consistent copy of the statistics. `peak` begins anew. */

@@ -130,6 +130,7 @@ class StreamStats:
     throttles: int
     position: int
     fill_frames: int
+    delay_frames: int
     peak: float
 
 
