@@ -8,12 +8,13 @@ backend directory that somebody watches. What was read is kept until a watch say
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from xenaudio.core.errors import NotFoundError
+from xenaudio.core.errors import NotFoundError, XenAudioError
 from xenaudio.core.store import Store
 from xenaudio.core.xenbus import XenbusState
 
@@ -152,7 +153,9 @@ class Cards:
                 return
             if old is not None:
                 del self._followed[device]
-                await self._store.unwatch(old.token)
+                # It may have gone with the domain that was saved.
+                with contextlib.suppress(XenAudioError):
+                    await self._store.unwatch(old.token)
             token = await self._store.watch(backend[1], self._changed)
             self._followed[device] = _Followed(backend[1], token)
 
