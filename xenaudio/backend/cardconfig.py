@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from xenaudio.backend.limits import Limits
 from xenaudio.core.engine import RATES_MOST, Caps
 from xenaudio.core.format import Format, all_formats, by_name
 from xenaudio.core.store import Tree
@@ -29,7 +30,6 @@ DEFAULT_CHANNELS_MAX = 8
 
 RATE_MOST = 768000  # Hz
 CHANNELS_MOST = 32
-BUFFER_OCTETS_MOST = 4 << 20  # for each stream, and twice that in dom0
 PCMS_MOST = 32
 STREAMS_MOST = 64  # of a card
 
@@ -88,7 +88,7 @@ def _settings(inherited: Mapping[str, str], tree: Tree) -> dict[str, str]:
     return {**inherited, **own}
 
 
-def _caps(where: str, settings: Mapping[str, str]) -> Caps:
+def _caps(where: str, settings: Mapping[str, str], buffer_octets_most: int) -> Caps:
     def setting(key: str, default: str) -> str:
         return settings.get(key, default)
 
@@ -119,19 +119,24 @@ def _caps(where: str, settings: Mapping[str, str]) -> Caps:
     )
     channels_min = _number(f"{where}/channels-min", setting("channels-min", "1"), 1, channels_max)
     buffer_octets = _number(
-        f"{where}/buffer-size", setting("buffer-size", str(BUFFER_OCTETS_MOST)), 1, 0xFFFFFFFF
+        f"{where}/buffer-size", setting("buffer-size", str(buffer_octets_most)), 1, 0xFFFFFFFF
     )
     return Caps(
         formats=tuple(formats),
         rates=tuple(rates),
         channels_min=channels_min,
         channels_max=channels_max,
-        buffer_octets_max=min(buffer_octets, BUFFER_OCTETS_MOST),
+        buffer_octets_max=min(buffer_octets, buffer_octets_most),
     )
 
 
 def _stream(
-    where: str, pcm: int, stream: int, tree: Tree, settings: Mapping[str, str]
+    where: str,
+    pcm: int,
+    stream: int,
+    tree: Tree,
+    settings: Mapping[str, str],
+    buffer_octets_most: int,
 ) -> StreamNodes:
     def leaf(key: str) -> str:
         value = tree.get(key)
@@ -153,7 +158,7 @@ def _stream(
         stream=stream,
         unique_id=unique_id if isinstance(unique_id, str) else "",
         capture=kind == "c",
-        caps=_caps(where, settings),
+        caps=_caps(where, settings, buffer_octets_most),
         ring_ref=reference("ring-ref"),
         event_channel=reference("event-channel"),
         evt_ring_ref=reference("evt-ring-ref") if has_events else 0,
@@ -161,8 +166,11 @@ def _stream(
     )
 
 
-def parse_card(tree: Tree) -> CardNodes:
-    """Read a frontend's directory (Store.read_tree, with `is_folder`). ConfigError."""
+def parse_card(tree: Tree, buffer_octets_most: int = Limits.buffer_octets) -> CardNodes:
+    """Read a frontend's directory (Store.read_tree, with `is_folder`). ConfigError.
+
+    No stream's buffer may have more octets than `buffer_octets_most`, whatever the card says.
+    """
     card = _settings({}, tree)
     streams: list[StreamNodes] = []
     for pcm, pcm_name, pcm_tree in _children(tree):
@@ -174,7 +182,12 @@ def parse_card(tree: Tree) -> CardNodes:
                 )
             streams.append(
                 _stream(
-                    f"{pcm_name}/{name}", pcm, stream, stream_tree, _settings(settings, stream_tree)
+                    f"{pcm_name}/{name}",
+                    pcm,
+                    stream,
+                    stream_tree,
+                    _settings(settings, stream_tree),
+                    buffer_octets_most,
                 )
             )
     if not streams:

@@ -22,8 +22,9 @@ from xenaudio.backend.cardconfig import (
     is_folder,
     parse_card,
 )
-from xenaudio.backend.pace import GuestPace
-from xenaudio.backend.routes import Routes, StreamPlace
+from xenaudio.backend.config import Config
+from xenaudio.backend.limits import GuestShare, LimitError, Limits
+from xenaudio.backend.routes import StreamPlace
 from xenaudio.core.engine import BackendStream, Engine, StreamSetup, StreamState
 from xenaudio.core.errors import (
     ClosedError,
@@ -69,6 +70,8 @@ class LiveStream:
     nodes: StreamNodes
     route: str
     backend: BackendStream
+    microphone_denied: bool = False
+    """It records silence, because its guest may not record."""
 
     def __str__(self) -> str:
         kind = "capture" if self.nodes.capture else "playback"
@@ -83,9 +86,9 @@ class Device:
         store: Store,
         hv: Hypervisor,
         engine: Engine,
-        routes: Routes,
+        config: Config,
         path: str,
-        pace: GuestPace,
+        share: GuestShare,
         stats_log: StatsLog | None = None,
     ) -> None:
         """`path` is the backend's directory, changes of which its owner tells with `wake`."""
@@ -93,13 +96,15 @@ class Device:
         self.guest_id = int(path.split("/")[-2])
         self.devid = int(path.split("/")[-1])
         self.guest = f"domain {self.guest_id}"
-        self._guest_name = self.guest
+        self.guest_name = self.guest
+        self.short_name = ""  # of the connected card
+        self.frontend_state = XenbusState.UNKNOWN  # when last looked at
         self.streams: list[LiveStream] = []
         self._store = store
         self._hv = hv
         self._engine = engine
-        self._routes = routes
-        self._pace = pace
+        self._config = config
+        self._share = share
         self._stats_log = stats_log
         self._changed = asyncio.Event()
         self._state = XenbusState.UNKNOWN  # what we last wrote
@@ -118,6 +123,33 @@ class Device:
 
     def __str__(self) -> str:
         return f"{self.guest} vsnd {self.devid}"
+
+    @property
+    def state(self) -> XenbusState:
+        """What our state is, as far as we know."""
+        return self._state
+
+    @property
+    def limits(self) -> Limits:
+        """What its guest may have."""
+        return self._config.limits(self.guest_name, self.guest_id)
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by another configuration from the next handshake on."""
+        self._config = config
+
+    def outdated(self) -> list[LiveStream]:
+        """Return the streams that would be routed otherwise if they were connected now."""
+        routes = self._config.routes
+        return [
+            stream
+            for stream in self.streams
+            if stream.route != str(routes.route(stream.place, stream.nodes.capture))
+            or stream.microphone_denied != self._denies(stream.place, stream.nodes)
+        ]
+
+    def _denies(self, place: StreamPlace, nodes: StreamNodes) -> bool:
+        return nodes.capture and not self._config.routes.allows_microphone(place)
 
     def wake(self, _path: str = "") -> None:
         """Have the device look at the store again."""
@@ -158,7 +190,7 @@ class Device:
         """Run a function that looks at the states, again when they changed under it."""
         while True:
             # A guest can write to its nodes all the time.
-            await asyncio.sleep(self._pace.looks.delay())
+            await asyncio.sleep(self._share.looks.delay())
             with contextlib.suppress(_StateChangedError, ConflictError):
                 return await function()
 
@@ -195,8 +227,8 @@ class Device:
     async def _begin(self) -> None:
         self._frontend = await self._store.read(f"{self.path}/frontend")
         try:
-            self._guest_name = await self._store.read(f"/local/domain/{self.guest_id}/name")
-            self.guest = f"{self._guest_name} ({self.guest_id})"
+            self.guest_name = await self._store.read(f"/local/domain/{self.guest_id}/name")
+            self.guest = f"{self.guest_name} ({self.guest_id})"
         except (NotFoundError, DeniedError):
             pass
         self._token = await self._store.watch(f"{self._frontend}/state", self.wake)
@@ -299,6 +331,7 @@ class Device:
     async def _step(self) -> float | None:
         """Do what the states call for; return in how many seconds to look again, if at all."""
         front, own, online = await self._look()
+        self.frontend_state = front
         log.debug("%s: frontend %d, backend %d, online %s", self, front, own, online)
         if self._suspect and await self._check_streams():
             return 0
@@ -378,7 +411,8 @@ class Device:
             return left
         now = asyncio.get_running_loop().time()
         if self._not_before is None:
-            delay = self._pace.handshakes.delay()
+            self._share.handshakes.rate = self.limits.handshakes_per_second
+            delay = self._share.handshakes.delay()
             self._not_before = now + delay
             if delay > 0:
                 log.warning("%s: negotiates too often, made to wait %.1f s", self, delay)
@@ -414,7 +448,7 @@ class Device:
         """Connect the card's streams; False when the device is to end, or cannot be served."""
         try:
             return await self._connect(adopted=adopted)
-        except (ConfigError, XenAudioError) as error:
+        except (ConfigError, LimitError, XenAudioError) as error:
             if isinstance(error, ClosedError):
                 raise
             log.error("%s: refused: %s", self, error)
@@ -424,14 +458,26 @@ class Device:
     async def _connect(self, *, adopted: bool) -> bool:
         """Connect the card's streams; False when the device is to end instead."""
         # Not what else the guest may have made there, of which there can be much.
-        card = parse_card(await self._store.read_tree(self._frontend, is_folder=is_folder))
+        tree = await self._store.read_tree(self._frontend, is_folder=is_folder)
+        limits = self.limits
+        card = parse_card(tree, limits.buffer_octets)
         self._renegotiates = card.renegotiates
+        self.short_name = card.short_name
+        # A card that is connected already is not cut off: Linux 6.1 crashes when a player holds it.
+        self._share.take(self.path, len(card.streams), None if adopted else limits)
         loop = asyncio.get_running_loop()
         for nodes in card.streams:
             if self._ending:
                 return False
-            place = StreamPlace(self._guest_name, self.devid, nodes.pcm, nodes.stream)
-            route = self._routes.route(place, nodes.capture)
+            place = StreamPlace(
+                self.guest_name,
+                self.devid,
+                nodes.pcm,
+                nodes.stream,
+                nodes.unique_id,
+                self.guest_id,
+            )
+            route = self._config.routes.route(place, nodes.capture)
             setup = StreamSetup(
                 domid=self.guest_id,
                 capture=nodes.capture,
@@ -450,18 +496,25 @@ class Device:
                 )
             except (ValueError, XenAudioError) as error:
                 raise ConfigError(f"stream {nodes.pcm}/{nodes.stream}: {error}") from error
-            self.streams.append(LiveStream(place, nodes, str(route), backend))
+            self.streams.append(
+                LiveStream(place, nodes, str(route), backend, self._denies(place, nodes))
+            )
         log.info(
             "%s: connected, card %r: %s",
             self,
             card.short_name,
-            ", ".join(f"{s} {'from' if s.nodes.capture else 'to'} {s.route}" for s in self.streams),
+            ", ".join(
+                f"{s} {'from' if s.nodes.capture else 'to'} {s.route}"
+                + (" (microphone denied)" if s.microphone_denied else "")
+                for s in self.streams
+            ),
         )
         self._frontend_connected = adopted
         return True
 
     async def _disconnect(self) -> None:
         streams, self.streams = self.streams, []
+        self._share.give_back(self.path)
         loop = asyncio.get_running_loop()
         for stream in streams:
             if self._stats_log is not None:

@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from xenaudio.backend.config import Config
 from xenaudio.backend.device import Device
 from xenaudio.backend.driverdomain import Remover
-from xenaudio.backend.pace import GuestPace
-from xenaudio.backend.routes import Routes
+from xenaudio.backend.limits import GuestShare
 from xenaudio.backend.statslog import JsonStatsLog
 from xenaudio.core.engine import Engine
 from xenaudio.core.errors import ClosedError, NotFoundError, XenAudioError
@@ -43,11 +43,13 @@ class Service:
     """
 
     hv: Hypervisor
-    routes: Routes
+    config: Config
     stats_log: JsonStatsLog | None = None
+    domid: int = 0
+    """Our own domain's, once ready."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     _devices: dict[str, _Served] = field(default_factory=dict)
-    _paces: dict[int, GuestPace] = field(default_factory=dict)
+    _shares: dict[int, GuestShare] = field(default_factory=dict)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _remover: Remover | None = None
 
@@ -72,6 +74,7 @@ class Service:
         try:
             domid = await self._own_domid()
             self._root = f"/local/domain/{domid}/backend/vsnd"
+            self.domid = domid
             if domid != 0:
                 self._remover = Remover(self._store)
             token = await self._store.watch(self._root, self._noticed)
@@ -97,6 +100,28 @@ class Service:
             loop.remove_reader(self._engine.fd)
             self._engine.close()
             self._store.close()
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices that are served, in the order of guests and cards."""
+        found = [served.device for served in self._devices.values() if served.device is not None]
+        return sorted(found, key=lambda device: (device.guest_id, device.devid))
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by another configuration: each card from its next connection on."""
+        self.config = config
+        for device in self.devices:
+            device.reconfigure(config)
+            for stream in device.outdated():
+                log.warning(
+                    "%s: %s goes on with %s until its card connects anew (when its guest starts,"
+                    " or the card is detached and attached, or this service restarts)",
+                    device,
+                    stream,
+                    "silence: its microphone was denied"
+                    if stream.microphone_denied
+                    else stream.route,
+                )
 
     async def _own_domid(self) -> int:
         try:
@@ -136,7 +161,7 @@ class Service:
     async def _serve(self, path: str, served: _Served) -> None:
         """Serve the device at `path`, and each that is made there after it, while there is one."""
         domid = int(path.split("/")[-2])
-        pace = self._paces.setdefault(domid, GuestPace())
+        share = self._shares.setdefault(domid, GuestShare())
         # What changes while a device ends, or while it is looked for, may be a new one.
         while served.noticed and not self._stopping.is_set():
             served.noticed = False
@@ -146,7 +171,7 @@ class Service:
                 if self._stopping.is_set():
                     break
                 served.device = Device(
-                    self._store, self.hv, self._engine, self.routes, path, pace, self.stats_log
+                    self._store, self.hv, self._engine, self.config, path, share, self.stats_log
                 )
                 await served.device.run()
             except ClosedError:
@@ -170,7 +195,7 @@ class Service:
         if self._devices.get(path) is served:
             del self._devices[path]
         if not any(int(other.split("/")[-2]) == domid for other in self._devices):
-            self._paces.pop(domid, None)
+            self._shares.pop(domid, None)
 
     async def _is_device(self, path: str) -> bool:
         try:

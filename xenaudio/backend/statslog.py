@@ -2,8 +2,9 @@
 """Statistics of all streams as JSON lines, for programs that watch or plot a running backend.
 
 One object a line, for each stream at each interval and once more when it ends: `time_ns`
-(CLOCK_MONOTONIC), `guest`, `device`, `pcm`, `stream`, `capture`, `route`, `stats` (the fields of
-xenaudio.core.engine.StreamStats) and `trace` (lists of time_ns, frames, fill, open).
+(CLOCK_MONOTONIC), `guest`, `device`, `pcm`, `stream`, `unique_id`, `domid`, `capture`, `route`,
+`stats` (the fields of xenaudio.core.engine.StreamStats) and `trace` (lists of time_ns, frames,
+fill, open).
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`xenaudio serve`: the backend service, in dom0 or a sound domain."""
+"""`xenaudio serve`: the backend service, in dom0 or a sound domain.
+
+systemd is told when it serves, what it does, and that it is alive (sd_notify(3)).
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,36 @@ import resource
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
 
+from xenaudio.backend import config as config_file
+from xenaudio.backend import control, status
+from xenaudio.backend.config import Config
 from xenaudio.backend.logformat import set_up
 from xenaudio.backend.routes import RouteError, Routes, parse_route
 from xenaudio.backend.service import Service
 from xenaudio.backend.statslog import JsonStatsLog
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.hv import Hypervisor
+from xenaudio.core.systemd import notify, watchdog_seconds
+from xenaudio.core.tomlfile import TomlFileError
+
+log = logging.getLogger(__name__)
+
+TELL_SECONDS = 5.0  # between two times that systemd is told what is done
 
 DESCRIPTION = """\
 Serve the sound devices (vsnd) of all guests until stopped with SIGTERM or Ctrl-C.
+
+Which guest plays where, may record, and how much it may have, is in a file: --config, or
+/etc/xenaudio/xenaudio.toml if there is one (`xenaudio check` says what is wrong with it). SIGHUP
+has it read again: a bad one is refused and what was before stays in force; a good one counts for
+each card when it connects next, that is when its guest starts, or it is detached and attached.
+Without a file all guests play to nowhere and record silence. --output and --input are instead of a
+file: one output and one input for all guests, who all may record.
 
 A route is `null` (nowhere; silence), `file:PATH` or `pulse`.
 
@@ -53,10 +75,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="'xen', or the socket of a domain of the stand-in (default: $XENAUDIO_HV, else xen)",
     )
     parser.add_argument(
-        "--output", metavar="ROUTE", default="null", help="where guests play to (default: null)"
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"the configuration file (default: {config_file.DEFAULT_FILE} if there is one)",
     )
     parser.add_argument(
-        "--input", metavar="ROUTE", default="null", help="what guests record from (default: null)"
+        "--output",
+        metavar="ROUTE",
+        help="where guests play to, instead of a file's routes (default: null)",
+    )
+    parser.add_argument(
+        "--input",
+        metavar="ROUTE",
+        help="what guests record from, instead of a file's routes (default: null)",
+    )
+    parser.add_argument(
+        "--control",
+        metavar="PATH",
+        type=Path,
+        help="the control socket, for `xenaudio status`"
+        f" (default: {control.SOCKET} with --hv xen, else none)",
     )
     parser.add_argument("--json-log", action="store_true", help="log JSON objects, one a line")
     parser.add_argument(
@@ -93,21 +132,121 @@ def _claim(address: str) -> socket.socket | None:
     return claim
 
 
-async def _serve(hv: Hypervisor, routes: Routes, stats_log: JsonStatsLog | None) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await Service(hv, routes, stats_log).run(stop)
+class _Runner:
+    """A service with its signals, its control socket and what systemd is told."""
+
+    def __init__(
+        self, service: Service, load: Callable[[], Config], socket_at: Path | None
+    ) -> None:
+        self._service = service
+        self._load = load
+        self._socket_at = socket_at
+        self._began = time.monotonic()
+        self._refused: str | None = None  # why the file was not taken when last read
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until a signal. As Service.run."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        telling = asyncio.create_task(self._tell())
+        try:
+            async with AsyncExitStack() as stack:
+                if self._socket_at is not None:
+                    await stack.enter_async_context(
+                        control.serve(
+                            self._socket_at,
+                            lambda: status.describe(
+                                self._service, time.monotonic() - self._began, self._refused
+                            ),
+                        )
+                    )
+                await self._service.run(stop)
+        finally:
+            telling.cancel()
+            notify("STOPPING=1")
+
+    async def _tell(self) -> None:
+        await self._service.ready.wait()
+        notify("READY=1", self._status())
+        watchdog = watchdog_seconds()
+        while True:
+            await asyncio.sleep(TELL_SECONDS if watchdog is None else watchdog / 3)
+            notify("WATCHDOG=1", self._status())
+
+    def _status(self) -> str:
+        devices = self._service.devices
+        streams = sum(len(device.streams) for device in devices)
+        guests = len({device.guest_id for device in devices})
+        refused = "; the configuration file was refused, see the log" if self._refused else ""
+        return (
+            f"STATUS=Serving {len(devices)} cards of {guests} guests, {streams} streams connected"
+            f"{refused}"
+        )
+
+    def _reload_soon(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            # A route may be on a disk that does not answer.
+            config = await asyncio.to_thread(self._load)
+        except (TomlFileError, OSError) as error:
+            self._refused = _reason(error)
+            for line in self._refused.splitlines():
+                log.error("%s", line)
+            log.error("the configuration is not taken: what was in force before stays")
+        else:
+            self._refused = None
+            self._service.reconfigure(config)
+            log.info(
+                "the configuration was read: %s", config.file or "no file, what counts without"
+            )
+        notify("READY=1", self._status())
+
+
+def _reason(error: TomlFileError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _loader(args: argparse.Namespace) -> Callable[[], Config]:
+    """Return what makes the configuration, at the start and at each SIGHUP. RouteError."""
+    if args.output is not None or args.input is not None:
+        config = Config(
+            Routes(
+                parse_route(args.output or "null", False), parse_route(args.input or "null", True)
+            )
+        )
+        return lambda: config
+    if args.config is not None:
+        return lambda: config_file.read(args.config)
+    return config_file.read_default
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     set_up(args.json_log, logging.DEBUG if args.verbose > 0 else logging.INFO)
+    if args.config is not None and (args.output is not None or args.input is not None):
+        print(
+            "xenaudio serve: --config FILE, or --output and --input: expected one or the other",
+            file=sys.stderr,
+        )
+        return 2
     try:
-        routes = Routes(parse_route(args.output, False), parse_route(args.input, True))
+        load = _loader(args)
+        config = load()
     except RouteError as error:
         print(f"xenaudio serve: {error}", file=sys.stderr)
+        return 1
+    except (TomlFileError, OSError) as error:
+        print(f"xenaudio serve: {_reason(error)}", file=sys.stderr)
         return 1
     _allow_many_files()
     with ExitStack() as stack:
@@ -124,7 +263,10 @@ def run(args: argparse.Namespace) -> int:
         if args.stats:
             stats_log = JsonStatsLog(stack.enter_context(open(args.stats, "a", encoding="utf-8")))
         try:
-            asyncio.run(_serve(hv, routes, stats_log))
+            socket_at = args.control
+            if socket_at is None and hv.address == "xen":
+                socket_at = control.SOCKET
+            asyncio.run(_Runner(Service(hv, config, stats_log), load, socket_at).run())
         except XenAudioError as error:
             if error.errno != errno.ENODEV or hv.address != "xen":
                 raise

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -24,13 +25,20 @@ def listening() -> list[socket.socket]:
 
 
 def notify(*state: str) -> None:
-    """Tell systemd, if it started this, such as `READY=1`, all at once."""
+    """Tell systemd, if it started this, such as `READY=1`, all at once.
+
+    Nobody fails for want of a listener, nor waits for it longer than a second.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+        contextlib.suppress(OSError),
+    ):
+        sock.settimeout(1)
         sock.sendto("\n".join(state).encode(), address)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from xenaudio.backend import cardconfig
 from xenaudio.backend.cardconfig import CardNodes, ConfigError, parse_card
+from xenaudio.backend.limits import Limits
 from xenaudio.core.format import all_formats, by_name
 
 RINGS = {
@@ -70,7 +71,7 @@ def test_what_is_not_said_has_a_default() -> None:
     assert tuple(caps.rates) == cardconfig.DEFAULT_RATES
     assert tuple(caps.formats) == all_formats()
     assert (caps.channels_min, caps.channels_max) == (1, cardconfig.DEFAULT_CHANNELS_MAX)
-    assert caps.buffer_octets_max == cardconfig.BUFFER_OCTETS_MOST
+    assert caps.buffer_octets_max == Limits.buffer_octets
 
 
 def test_settings_are_inherited_and_the_innermost_counts() -> None:
@@ -102,8 +103,10 @@ def test_a_stream_without_event_nodes_is_of_protocol_1() -> None:
 
 
 def test_a_buffer_is_never_larger_than_the_backends_limit() -> None:
-    card = parse_card(changed("buffer-size", "4294967295"))
-    assert card.streams[0].caps.buffer_octets_max == cardconfig.BUFFER_OCTETS_MOST
+    card = changed("buffer-size", "4294967295")
+    assert parse_card(card).streams[0].caps.buffer_octets_max == Limits.buffer_octets
+    assert parse_card(card, 65536).streams[0].caps.buffer_octets_max == 65536
+    assert parse_card(CARD, 4096).streams[0].caps.buffer_octets_max == 4096
 
 
 @pytest.mark.parametrize(

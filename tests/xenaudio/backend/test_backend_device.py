@@ -12,10 +12,12 @@ import pytest
 from fakes import BACK, FakeEngine, FakeStore, FakeStream
 
 from xenaudio.backend import device as device_module
+from xenaudio.backend.config import Config, LimitRule
 from xenaudio.backend.device import Device
-from xenaudio.backend.pace import GuestPace, Pace
-from xenaudio.backend.routes import Routes, StreamPlace
-from xenaudio.core.engine import Route, StreamSetup
+from xenaudio.backend.limits import GuestShare
+from xenaudio.backend.pace import Pace
+from xenaudio.backend.routes import RouteRule, Routes, StreamPlace
+from xenaudio.core.engine import Route, RouteKind, StreamSetup
 from xenaudio.core.errors import ClosedError, NotFoundError
 
 pytestmark = pytest.mark.asyncio
@@ -30,7 +32,8 @@ class Scene:
     def __init__(self) -> None:
         self.store = FakeStore()
         self.engine = FakeEngine()
-        self.pace = GuestPace(Pace(1000, 1000))
+        self.share = GuestShare(Pace(1000, 1000))
+        self.config = Config(Routes(Route(), Route()), (LimitRule(handshakes_per_second=1000),))
         self.store.nodes = {
             f"{BACK}/frontend": FRONT,
             f"{BACK}/frontend-id": "7",
@@ -86,7 +89,7 @@ class Scene:
         store: Any = self.store
         engine: Any = self.engine
         nothing: Any = None
-        self.device = Device(store, nothing, engine, Routes(Route(), Route()), BACK, self.pace)
+        self.device = Device(store, nothing, engine, self.config, BACK, self.share)
         # As the service does, which watches all devices' directories at once.
         self.store.watches["service"] = (BACK, self.device.wake)
         self.task = asyncio.create_task(self.device.run())
@@ -126,7 +129,7 @@ async def test_it_connects_each_stream_as_published(scene: Scene) -> None:
         assert (play.evt_ring_ref, play.evt_event_channel) == (3, 4)
         assert (record.ring_ref, record.evt_event_channel) == (11, 14)
         assert [str(stream) for stream in device.streams] == ["playback 0/0", "capture 0/1"]
-        assert device.streams[0].place == StreamPlace("guest", 0, 0, 0)
+        assert device.streams[0].place == StreamPlace("guest", 0, 0, 0, "", 7)
 
 
 async def test_it_stays_in_state_2_long_enough_for_xl_to_see(
@@ -380,7 +383,8 @@ async def test_a_state_written_meanwhile_is_not_overwritten_unseen(scene: Scene)
 
 
 async def test_handshakes_beyond_the_pace_wait_but_not_the_rest(scene: Scene) -> None:
-    scene.pace = GuestPace(Pace(rate=0.001, burst=1))
+    scene.share = GuestShare(Pace(rate=1000, burst=1))
+    scene.config = Config(limit_rules=(LimitRule("guest", handshakes_per_second=0.001),))
     async with scene.running():
         await scene.connect()
         scene.frontend(CLOSED)
@@ -399,7 +403,7 @@ async def test_handshakes_beyond_the_pace_wait_but_not_the_rest(scene: Scene) ->
 async def test_a_guest_that_writes_its_state_all_the_time_costs_a_bounded_number_of_looks(
     scene: Scene,
 ) -> None:
-    scene.pace.looks = Pace(rate=10, burst=10)
+    scene.share.looks = Pace(rate=10, burst=10)
     looks = 0
 
     def count() -> None:
@@ -487,3 +491,45 @@ async def test_a_guest_without_a_name_is_called_by_its_number(scene: Scene) -> N
 async def test_not_found_is_not_hidden_by_the_fake() -> None:
     with pytest.raises(NotFoundError):
         await FakeStore().read("/none")
+
+
+async def test_a_denied_microphone_is_silence_and_the_rest_is_served(scene: Scene) -> None:
+    heard = Route(RouteKind.FILE, "/in.wav", loop=True)
+    rules = (RouteRule(guest="guest", microphone=False),)
+    scene.config = Config(Routes(Route(), heard, rules))
+    async with scene.running() as device:
+        await scene.connect()
+        assert [setup.route for setup in scene.engine.setups] == [Route(), Route()]
+        assert [stream.microphone_denied for stream in device.streams] == [False, True]
+        # Allowed, it is another route; until it connects anew, it goes on as it is.
+        allowed = Config(Routes(Route(), heard))
+        device.reconfigure(allowed)
+        assert device.outdated() == [device.streams[1]]
+        scene.frontend(CLOSED)
+        await scene.reaches(CLOSED)
+        scene.frontend(INITIALISING)
+        await scene.connect()
+        assert scene.engine.setups[3].route == heard
+        assert device.outdated() == []
+
+
+@pytest.mark.parametrize("limits", [{"cards": 0}, {"streams": 1}])
+async def test_a_card_beyond_its_guests_limits_is_not_connected(
+    scene: Scene, limits: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.config = Config(limit_rules=(LimitRule("guest", **limits),))
+    async with scene.running():
+        await scene.reaches(INIT_WAIT)
+        scene.frontend(INITIALISED)
+        await scene.reaches(CLOSING)
+        assert scene.engine.setups == []
+        assert f"raise `{next(iter(limits))}` in [[limits]] of xenaudio.toml" in caplog.text
+        scene.frontend(CLOSED)
+        await scene.reaches(CLOSED)
+
+
+async def test_a_guests_buffers_are_as_large_as_it_may_have(scene: Scene) -> None:
+    scene.config = Config(limit_rules=(LimitRule(7, buffer_octets=8192),))
+    async with scene.running():
+        await scene.connect()
+        assert [setup.caps.buffer_octets_max for setup in scene.engine.setups] == [8192, 8192]

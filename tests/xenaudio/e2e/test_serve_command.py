@@ -34,10 +34,18 @@ def refusal(*args: str, **options: object) -> str:
 @pytest.mark.parametrize(
     ("option", "text", "words"),
     [
-        ("--output", "alsa:hw", "'alsa:hw' is not a route, expected 'null' or 'file:PATH'"),
-        ("--output", "loop:/tmp", "'loop:/tmp' is not a route, expected 'null' or 'file:PATH'"),
+        ("--output", "alsa:hw", "'alsa:hw': not a route, expected 'null', 'file:PATH', 'pulse' or"),
+        (
+            "--output",
+            "loop:/tmp",
+            "'loop:/tmp': not a route, expected 'null', 'file:PATH', 'pulse' or",
+        ),
         ("--output", "file:/nowhere/x.wav", "there is no folder /nowhere"),
-        ("--input", "file", "'file' is not a route, expected 'null', 'file:PATH' or 'loop:PATH'"),
+        (
+            "--input",
+            "file",
+            "'file': not a route, expected 'null', 'file:PATH', 'loop:PATH', 'pulse'",
+        ),
         ("--input", "file:/nowhere.wav", "there is no such file"),
     ],
 )
