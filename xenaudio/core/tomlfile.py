@@ -74,7 +74,8 @@ def _statement_lines(text: str) -> dict[Steps, int]:
             continue
         if statement.lstrip(" \t").startswith("["):
             table = _header(tree, counts)
-            found.setdefault(table, begins)
+            for length in range(1, len(table) + 1):
+                found.setdefault(table[:length], begins)
         else:
             for steps in _walk(tree):
                 found.setdefault(table + steps, begins)
@@ -285,7 +286,9 @@ class Table:
         names = ".".join([*(str(s) for s in self._steps if isinstance(s, str)), key])
         found = self._take(
             key,
-            lambda value: isinstance(value, list) and all(isinstance(v, dict) for v in value),
+            lambda value: (
+                isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
+            ),
             f"tables that each begin with [[{names}]]",
         )
         return [
