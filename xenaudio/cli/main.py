@@ -18,12 +18,26 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import xenaudio
-from xenaudio.cli import bench, demo, guestd, localhv, play, record, serve
+from xenaudio.cli import (
+    bench,
+    check,
+    demo,
+    guestd,
+    localhv,
+    play,
+    record,
+    render,
+    serve,
+    status,
+)
 from xenaudio.core.errors import XenAudioError
 
 log = logging.getLogger(__name__)
 
-COMMANDS: tuple[ModuleType, ...] = (demo, localhv, serve, guestd, play, record, bench)
+COMMANDS: tuple[ModuleType, ...] = (
+    *(demo, localhv, serve, check, status, render),
+    *(guestd, play, record, bench),
+)
 
 EPILOG = """\
 begin with:
