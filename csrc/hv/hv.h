@@ -45,7 +45,7 @@ const char *xa_hv_address(const struct xa_hv *hv);
 /*
  * Connects to XenStore: a file descriptor for xa_store_new, or a negative errno value. On Xen that
  * is xenstored's socket (the environment's XENSTORED_PATH and nothing else when it is set, else the
- * usual place), or /dev/xen/xenbus where this domain runs no xenstored.
+ * usual place), or /dev/xen/xenbus where this domain runs no xenstored, or lets only root in.
  */
 int xa_hv_connect_store(struct xa_hv *hv);
 
