@@ -155,19 +155,34 @@ class _Runner:
         telling = asyncio.create_task(self._tell())
         try:
             async with AsyncExitStack() as stack:
-                if self._socket_at is not None:
-                    await stack.enter_async_context(
-                        control.serve(
-                            self._socket_at,
-                            lambda: status.describe(
-                                self._service, time.monotonic() - self._began, self._refused
-                            ),
-                        )
-                    )
+                await self._answer_status(stack)
                 await self._service.run(stop)
         finally:
             telling.cancel()
             notify("STOPPING=1")
+
+    async def _answer_status(self, stack: AsyncExitStack) -> None:
+        """Answer on the control socket for as long as the stack lasts.
+
+        Who asked for no socket, and may not have the usual one, is served without.
+        """
+        if self._socket_at is None and self._service.hv.address != "xen":
+            return
+        answering = control.serve(
+            self._socket_at or control.SOCKET,
+            lambda: status.describe(self._service, time.monotonic() - self._began, self._refused),
+        )
+        try:
+            await stack.enter_async_context(answering)
+        except OSError as error:
+            if self._socket_at is not None:
+                raise
+            log.warning(
+                "%s: %s: `xenaudio status` cannot ask this service; --control PATH names another"
+                " place",
+                error.filename,
+                error.strerror,
+            )
 
     async def _tell(self) -> None:
         await self._service.ready.wait()
@@ -263,10 +278,7 @@ def run(args: argparse.Namespace) -> int:
         if args.stats:
             stats_log = JsonStatsLog(stack.enter_context(open(args.stats, "a", encoding="utf-8")))
         try:
-            socket_at = args.control
-            if socket_at is None and hv.address == "xen":
-                socket_at = control.SOCKET
-            asyncio.run(_Runner(Service(hv, config, stats_log), load, socket_at).run())
+            asyncio.run(_Runner(Service(hv, config, stats_log), load, args.control).run())
         except XenAudioError as error:
             if error.errno != errno.ENODEV or hv.address != "xen":
                 raise

@@ -287,7 +287,9 @@ class Table:
         found = self._take(
             key,
             lambda value: (
-                isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
+                isinstance(value, list)
+                and len(value) > 0
+                and all(isinstance(v, dict) for v in value)
             ),
             f"tables that each begin with [[{names}]]",
         )
