@@ -92,7 +92,7 @@ def test_without_xen_the_unit_is_skipped() -> None:
 
 
 def test_a_reload_checks_before_it_tells_the_service() -> None:
-    assert value("ExecReload") == ["/usr/bin/xenaudio check", "/bin/kill -HUP $MAINPID"]
+    assert value("ExecReload") == ["/usr/bin/xenaudio check", "/bin/sh -c 'kill -HUP $MAINPID'"]
 
 
 def test_the_service_may_open_what_it_opens_and_no_more() -> None:

@@ -159,7 +159,7 @@ class _Runner:
                 await self._service.run(stop)
         finally:
             telling.cancel()
-            notify("STOPPING=1")
+            notify("STOPPING=1", "STATUS=Stopped")
 
     async def _answer_status(self, stack: AsyncExitStack) -> None:
         """Answer on the control socket for as long as the stack lasts.
