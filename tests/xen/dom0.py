@@ -117,15 +117,19 @@ class Dom0:
 
     # The backend
 
-    def start_backend(self, *options: str) -> Backend:
-        """Start the backend, playing to PLAYED and recording from RECORDED, and wait for it."""
+    def start_backend(self, *options: str, user: int = 0) -> Backend:
+        """Start the backend, playing to PLAYED and recording from RECORDED, and wait for it.
+
+        Another user than root must have been given what it needs.
+        """
         self.run(f"mkdir -p {PLAYED}; rm -f {LOG}; touch {LOG}")
         routes = options or (f"--output=file:{PLAYED}/", f"--input=file:{RECORDED}")
         if not options:
             self.offer(Pattern())
         job = self.start(
             "echo $$ >/run/xenaudio.pid;"
-            f" exec xenaudio serve --hv xen {shlex.join(routes)} >{LOG} 2>&1"
+            f" exec setpriv --reuid={user} --regid={user} --clear-groups"
+            f" xenaudio serve --hv xen {shlex.join(routes)} >{LOG} 2>&1"
         )
         self._backend = Backend(self.machine, job)
         self._backend.await_log("serving /local/domain/0/backend/vsnd")

@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from .dom0 import Dom0
+from .dom0 import PLAYED, Dom0
+from .guest import GuestConfig
+from .test_lifecycle import plays_bit_exact
+
+DEVICES = "/dev/xen/xenbus /dev/xen/gntdev /dev/xen/evtchn"
+USER = 990
 
 
 @pytest.fixture
@@ -25,3 +30,26 @@ def test_serve_says_what_it_serves_and_stops_when_asked(alone: Dom0) -> None:
     log = alone.run("cat /var/log/xenaudio.log").out
     assert log.rstrip().endswith("stopping")
     assert not [line for line in log.splitlines() if line.startswith(("ERROR", "WARNING"))]
+
+
+def test_an_ordinary_user_who_has_the_devices_serves(alone: Dom0) -> None:
+    """As packaging/backend installs it: xenstored's socket is root's, and is not needed."""
+    folders = f"{PLAYED} /run/xenaudiod"
+    alone.run(
+        f"chown {USER}:0 {DEVICES} && chmod 660 {DEVICES}"
+        f" && mkdir -p {folders} && chown {USER} {folders}"
+    )
+    try:
+        assert alone.run("stat -c %a:%u /run/xenstored/socket").out.strip() in ("600:0", "660:0")
+        backend = alone.start_backend(user=USER)
+        assert alone.run(f"stat -c %u /proc/{backend.pid}").out.strip() == str(USER)
+        guest = alone.create(GuestConfig("served", "stock"))
+        plays_bit_exact(alone, guest, seed=90)
+        assert f"served (domain {guest.domid})" in alone.run("xenaudio status").out
+        alone.detach(guest)
+        alone.destroy(guest)
+        assert backend.stop().exit == 0
+        log = alone.run("cat /var/log/xenaudio.log").out
+        assert not [line for line in log.splitlines() if line.startswith(("ERROR", "WARNING"))]
+    finally:
+        alone.run(f"chown 0:0 {DEVICES} {folders}")
