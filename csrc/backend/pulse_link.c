@@ -17,8 +17,8 @@
 #define MS UINT64_C(1000000)
 
 #define RETRY (500 * MS)
-/* An opening guest waits so long for a server that is slow: it loses no sound then. */
-#define OPEN_PATIENCE_MS 500
+/* An opening guest waits so long for a server or a device that is slow: it loses no sound then. */
+#define OPEN_PATIENCE_MS 400
 /* A guest that closes waits so long for what it played to be heard. */
 #define CLOSE_PATIENCE (1000 * MS)
 
@@ -175,6 +175,9 @@ static uint64_t step(struct xa_pulse_link *link, uint64_t now)
     }
     if (!link->stream || pa_stream_get_state(link->stream) != PA_STREAM_READY)
         return UINT64_MAX;
+    if (!link->settled_once && link->ops->prepare &&
+        !link->ops->prepare(link, now < link->open_until))
+        return link->open_until;
     set_up(link, true);
     settle(link);
     say(link, !link->corked && pa_stream_is_suspended(link->stream) > 0 ? "its device is suspended"
@@ -255,6 +258,7 @@ int xa_pulse_link_open(struct xa_pulse_link *link, const struct xa_route *route,
     struct timespec limit;
     int error;
 
+    link->open_until = xa_monotonic_ns() + OPEN_PATIENCE_MS * MS;
     link->route = *route;
     link->wakes = *wakes;
     link->frame_octets = params->frame_octets;

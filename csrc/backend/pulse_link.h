@@ -41,6 +41,9 @@ struct xa_pulse_link;
 struct xa_pulse_link_ops {
     /* Connects the stream, corked, to `device` (NULL: the default one). 0 or a negative value. */
     int (*connect)(struct xa_pulse_link *link, const char *device, pa_stream_flags_t flags);
+    /* NULL, or: makes a stream ready for use while the guest still waits for it; called ever again,
+     * until it says that it is. Not `in_time`: the guest waits no longer. */
+    bool (*prepare)(struct xa_pulse_link *link, bool in_time);
     /* Does what is to be done on a stream that is ready; when to be called again at the latest. */
     uint64_t (*run)(struct xa_pulse_link *link, uint64_t now);
     /* The stream was made anew, or is gone. */
@@ -75,12 +78,13 @@ struct xa_pulse_link {
     pa_stream *stream;
     bool corked;
     bool settled_once;
+    uint64_t open_until; /* the guest waits for it */
     uint64_t retry_at;
     uint64_t quit_at;
 };
 
 /*
- * Starts the thread and gives it half a second to connect. 0, also when there is no server, or a
+ * Starts the thread and gives it 0.4 s to connect. 0, also when there is no server, or a
  * negative errno value. `link` is zeroed but for `ops`.
  */
 int xa_pulse_link_open(struct xa_pulse_link *link, const struct xa_route *route,

@@ -3,11 +3,10 @@
  * The pulse output: a playback stream on a PulseAudio server (pulse_link.h).
  *
  * The server asks for samples at its own pace; the link's thread serves it at once from the spool,
- * which the engine keeps filled: together they hold half of the guest's buffer, of which the spool
- * gets a period. What was heard is reckoned from the server's timing reports
- * (playhead.h), and paces the guest. While there is no server, or one that does not answer or is
- * suspended, the playhead goes on by the clock: the guest plays on in real time, unheard, and what
- * nobody heard then is never played later.
+ * which the engine keeps filled. Together they hold half of the guest's buffer. What was heard is
+ * reckoned from the server's timing reports (playhead.h), and paces the guest. While there is no
+ * server, or one that does not answer or is suspended, the playhead goes on by the clock: the guest
+ * plays on in real time, unheard, and what nobody heard then is never played later.
  *
  * A guest that is late makes a gap in the server too, which keeps what comes then (prebuf is one
  * frame, not 0: with 0 it drops as much as was missing).
@@ -29,8 +28,15 @@
 #define REPORT_SOON (10 * MS)
 #define REPORT_SELDOM (1000 * MS)
 
-/* How long the guest waits for the first sound after a start: devices take a while to wake up. */
-#define START_PATIENCE (500 * MS)
+/* How long the position waits for the first sound after a start. Then it goes by the clock: what
+ * the guest is told is never late for long, or it would take us for dead. */
+#define START_PATIENCE (20 * MS)
+
+/* What is too late by more is not played, milliseconds. */
+#define LATE_MS 20
+
+/* Less than that no server plays without gaps, whatever the guest's buffer is. Milliseconds. */
+#define AHEAD_LEAST_MS 6
 
 /* A device that was suspended for longer than that went on without what it was given before. */
 #define SUSPENDED_LONG (200 * MS)
@@ -48,6 +54,7 @@ struct pulse_output {
     struct xa_output base;
     struct xa_pulse_link link;
     struct xa_spool spool;
+    const struct xa_format *format;
     uint32_t rate, frame_octets;
     uint32_t queue; /* frames that the server is asked to hold */
     uint32_t ahead; /* frames that it and the spool hold together, at least */
@@ -72,6 +79,8 @@ struct pulse_output {
     bool held;      /* it holds some that are not to be heard yet */
     bool asking;    /* for a report */
     bool awaited;   /* by the engine: the first since it started */
+    bool started;   /* the server plays, since it was primed */
+    bool priming;
     uint64_t report_at, report_every;
     uint64_t drained_at;      /* stopping: when all will have been heard; 0: not known yet */
     uint64_t suspended_since; /* 0: it is not */
@@ -101,10 +110,13 @@ static void drop_late(struct pulse_output *out)
 {
     uint32_t fill = xa_spool_fill(&out->spool) / out->frame_octets;
     uint32_t keep = out->ahead - out->queue;
+    uint64_t most = out->report.delay + keep;
 
+    if (most < out->ahead)
+        most = out->ahead;
     if (atomic_exchange_explicit(&out->stale, false, memory_order_acquire))
         keep = 0; /* with a gap before what is new */
-    else if (fill < 2 * out->ahead + out->report.delay + out->rate / 10)
+    else if (fill <= most + out->rate / 1000 * LATE_MS)
         return;
     drop(out, (fill - keep) * out->frame_octets);
 }
@@ -159,10 +171,12 @@ static void on_underflow(pa_stream *stream, void *user)
 
 static void on_started(pa_stream *stream, void *user)
 {
+    struct pulse_output *out = user;
+
     (void) stream;
-    ((struct pulse_output *) user)->dry = false;
-    ((struct pulse_output *) user)->awaited = true;
-    want_reports(user, xa_monotonic_ns());
+    out->dry = false;
+    out->started = out->awaited = true;
+    want_reports(out, xa_monotonic_ns());
 }
 
 static void on_moved(pa_stream *stream, void *user)
@@ -284,6 +298,35 @@ static uint64_t drain(struct pulse_output *out, uint64_t now)
     return UINT64_MAX;
 }
 
+/*
+ * Devices take a while to wake up, which would cost the beginning of the sound: so the stream plays
+ * silence first, while the guest still waits for it to be opened.
+ */
+static bool prepare(struct xa_pulse_link *link, bool in_time)
+{
+    struct pulse_output *out = output_of(link);
+    size_t octets = (size_t) out->queue * out->frame_octets;
+
+    if (!out->priming) {
+        void *silence;
+
+        if (pa_stream_begin_write(link->stream, &silence, &octets) < 0)
+            return true;
+        octets -= octets % out->frame_octets;
+        xa_format_silence(out->format, silence, octets);
+        if (pa_stream_write(link->stream, silence, octets, NULL, 0, PA_SEEK_RELATIVE) < 0)
+            return true;
+        xa_pulse_link_cork(link, false);
+        out->priming = true;
+        out->started = false;
+    }
+    if (!out->started && in_time)
+        return false;
+    xa_pulse_link_cork(link, true);
+    flush(out);
+    return true;
+}
+
 static uint64_t report(struct pulse_output *out, uint64_t now)
 {
     pa_operation *operation;
@@ -333,6 +376,7 @@ static bool finished(struct xa_pulse_link *link, uint64_t now)
 
 static const struct xa_pulse_link_ops link_ops = {
     .connect = connect_playback,
+    .prepare = prepare,
     .run = run,
     .changed = changed,
     .finished = finished,
@@ -439,12 +483,12 @@ static uint32_t output_delay(struct xa_output *output, uint64_t now)
 static uint64_t output_when(struct xa_output *output, uint64_t frames)
 {
     struct pulse_output *out = (struct pulse_output *) output;
-    uint64_t heard = out->looked + frames;
+    uint64_t heard = out->looked + frames, low = out->queue / 2 + out->queue / 8;
 
     look_for_report(out);
-    /* The spool is filled up again when the server holds all that there is. */
-    if (out->head.given > out->looked + out->queue && out->head.given - out->queue < heard)
-        heard = out->head.given - out->queue;
+    /* The device takes half of the server's share at once: that much must be there. */
+    if (out->head.given > out->looked + low && out->head.given - low < heard)
+        heard = out->head.given - low;
     return xa_playhead_when(&out->head, heard);
 }
 
@@ -492,10 +536,12 @@ static void choose_sizes(struct pulse_output *out, const struct xa_pcm_params *p
     uint32_t period = params->period_octets / params->frame_octets;
 
     out->ahead = buffer / 2 < params->rate ? buffer / 2 : params->rate;
-    if (!out->ahead)
-        out->ahead = 1;
-    /* The spool holds what is asked for between two events, the server the rest. */
-    out->queue = period && period < out->ahead / 2 ? out->ahead - period : (out->ahead + 1) / 2;
+    if (out->ahead < params->rate * AHEAD_LEAST_MS / 1000 + 1)
+        out->ahead = params->rate * AHEAD_LEAST_MS / 1000 + 1;
+    /* The spool holds what is asked for between two events, if that leaves the server enough. */
+    out->queue = out->ahead - out->ahead / 4;
+    if (period && out->ahead > period && out->ahead - period > out->queue)
+        out->queue = out->ahead - period;
 }
 
 int xa_output_pulse_open(const struct xa_route *route, const struct xa_pcm_params *params,
@@ -509,6 +555,7 @@ int xa_output_pulse_open(const struct xa_route *route, const struct xa_pcm_param
         return -ENOMEM;
     out->base.ops = &output_ops;
     out->link.ops = &link_ops;
+    out->format = params->format;
     out->rate = out->head.rate = params->rate;
     out->frame_octets = params->frame_octets;
     choose_sizes(out, params);
