@@ -32,6 +32,7 @@ HEADERS = [
     "backend/caps.h",
     "backend/endpoint.h",
     "backend/engine.h",
+    "bench/pulse_bench.h",
     "bench/ring_bench.h",
     "soundfile/soundfile.h",
 ]

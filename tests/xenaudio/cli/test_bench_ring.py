@@ -10,14 +10,14 @@ import resource
 
 import pytest
 
-from xenaudio.cli import bench
 from xenaudio.cli import main as command
+from xenaudio.cli.bench import ring
 from xenaudio.core.ffi import ffi, lib
 
 
 @pytest.fixture(autouse=True)
 def _few_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "COPY_ROUNDS", 1)
+    monkeypatch.setattr(ring, "COPY_ROUNDS", 1)
 
 
 def open_files() -> set[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`xenaudio bench`: measurements, each beside what it is made of, in one run."""
+"""`xenaudio bench ring`: the request ring beside what it is made of, in one run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,8 @@ CHUNK_OCTETS = 960  # 5 ms of 48 kHz s16 stereo
 COPY_ROUNDS = 9
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "bench", help="measure, beside a baseline in the same run", description=__doc__
-    )
-    kinds = parser.add_subparsers(title="measurements", metavar="WHAT", required=True)
+def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the measurement."""
     ring = kinds.add_parser(
         "ring",
         help="round trip and copying through the request ring",
@@ -36,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help=f"round trips of each kind, rounded up to a multiple of {BLOCK} (default: 20000)",
     )
-    ring.set_defaults(run=run_ring)
+    ring.set_defaults(run=run)
 
 
 def _count(text: str) -> int:
@@ -76,7 +72,7 @@ def measure_ring(round_trips: int) -> dict[str, Any]:
     }
 
 
-def run_ring(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run `bench ring`."""
     found = measure_ring(args.round_trips)
     if args.json:
