@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sanitized
 from conftest import StartPulse
 from daemon import PulseAudio
 from machine import Backend, Machine, wait_until, xenaudio
-from pcm import counter, judge
-from sound import files_of, played_octets, sound_file
+from pcm import counter
+from sound import counted_frames, files_of, sound_file
 
 RATE = 48000
 MAIN = (
@@ -49,6 +50,12 @@ def has(daemon: PulseAudio, *wanted: str) -> None:
         assert names(daemon) == set(wanted), daemon.log()
 
 
+def heard_in_order(played: Path) -> bool:
+    """Whether a counter was heard, each frame once. (None may be missing: that is test_sink's.)"""
+    frames = counted_frames(files_of(played))
+    return len(frames) > 0 and bool(np.all(np.diff(frames) > 0))
+
+
 def listed(daemon: PulseAudio, kind: str, name: str) -> dict[str, Any]:
     """Return what pactl tells of a card, sink or source."""
     found: list[dict[str, Any]] = json.loads(daemon.asked("--format=json", "list", kind))
@@ -60,14 +67,12 @@ def test_a_card_that_is_there_has_a_sink_and_a_source_that_work(
 ) -> None:
     daemon = pulse(machine.create("guest", MAIN), DETECT)
     has(daemon, CARD, SINK, SOURCE)
-    frames = RATE
-    file = sound_file(tmp_path, counter(frames), RATE * 4)
+    file = sound_file(tmp_path, counter(RATE), RATE * 4)
     with daemon.client(file, sink=SINK) as client:
         assert client.wait(30) == 0
     daemon.stop()
     backend.stop()
-    verdict = judge(played_octets(files_of(played)), frames)
-    assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
+    assert heard_in_order(played)
 
 
 @pytest.mark.usefixtures("backend")
@@ -224,17 +229,17 @@ def test_a_profile_that_keeps_the_sink_does_not_disturb_it(
 ) -> None:
     daemon = pulse(machine.create("guest", MAIN), DETECT)
     has(daemon, CARD, SINK, SOURCE)
-    frames = 3 * RATE
-    file = sound_file(tmp_path, counter(frames), RATE * 4)
+    file = sound_file(tmp_path, counter(3 * RATE), RATE * 4)
+    index = listed(daemon, "sinks", SINK)["index"]
     with daemon.client(file) as client:
         wait_until(lambda: backend.last_stats("guest"), "it plays")
         for profile in ("output", "duplex", "output"):
             daemon.asked("set-card-profile", CARD, profile)
         assert client.wait(30) == 0
+    assert listed(daemon, "sinks", SINK)["index"] == index
     daemon.stop()
     backend.stop()
-    verdict = judge(played_octets(files_of(played)), frames)
-    assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
+    assert heard_in_order(played)
 
 
 @pytest.mark.usefixtures("backend")
@@ -313,12 +318,10 @@ def test_a_daemon_that_was_killed_finds_the_cards_again(
     has(daemon, CARD, SINK, SOURCE)
     # The card of the first one is closed, and connected anew.
     backend.wait_for("connected, card", said)
-    frames = RATE
-    daemon.play(sound_file(tmp_path, counter(frames), RATE * 4))
+    daemon.play(sound_file(tmp_path, counter(RATE), RATE * 4))
     daemon.stop()
     backend.stop()
-    verdict = judge(played_octets(files_of(played)), frames)
-    assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
+    assert heard_in_order(played)
 
 
 def test_a_card_whose_backend_is_not_there_is_there(machine: Machine, pulse: StartPulse) -> None:
@@ -401,8 +404,7 @@ def test_through_the_guest_service_it_is_the_same(
     has(daemon, CARD, SINK, SOURCE)
     daemon.stop()
     backend.stop()
-    verdict = judge(played_octets(files_of(played)[:1]), RATE)
-    assert (verdict.lost, verdict.repeated, verdict.corrupt) == (0, 0, 0)
+    assert heard_in_order(played)
 
 
 @pytest.mark.usefixtures("backend")
