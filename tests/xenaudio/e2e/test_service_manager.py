@@ -58,7 +58,7 @@ def test_it_is_ready_when_guests_can_be_made(machine: Machine, manager: Manager)
     # xl waits for no one now.
     machine.create("guest")
     backend.terminate()
-    assert manager.told_of("STOPPING") ["STATUS"] == "Stopped"
+    assert manager.told_of("STOPPING")["STATUS"] == "Stopped"
 
 
 def test_it_is_never_ready_when_it_cannot_serve(machine: Machine, manager: Manager) -> None:
