@@ -146,8 +146,7 @@ static int read_card(pa_core *core, pa_modargs *arguments, struct xa_pulse_devic
     return 0;
 }
 
-int xa_pulse_device_find(pa_core *core, pa_modargs *arguments, bool capture,
-                         struct xa_pulse_device *device)
+static int find(pa_core *core, pa_modargs *arguments, bool capture, struct xa_pulse_device *device)
 {
     memset(device, 0, sizeof(*device));
     device->address.capture = capture;
@@ -172,6 +171,20 @@ int xa_pulse_device_find(pa_core *core, pa_modargs *arguments, bool capture,
     xa_pulse_stream_name(core, device->number, device->description.short_name,
                          &device->description.config, capture, device->name);
     return 0;
+}
+
+pa_modargs *xa_pulse_device_find(pa_module *module, const char *const *valid, bool capture,
+                                 struct xa_pulse_device *device)
+{
+    pa_modargs *arguments = pa_modargs_new(module->argument, valid);
+
+    if (!arguments)
+        pa_log_error("an argument is not one of this module's: %s", module->argument);
+    else if (find(module->core, arguments, capture, device) == 0)
+        return arguments;
+    if (arguments)
+        pa_modargs_free(arguments);
+    return NULL;
 }
 
 void xa_pulse_device_describe(const struct xa_pulse_device *device, pa_proplist *properties)

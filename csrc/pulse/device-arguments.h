@@ -15,6 +15,7 @@
 #include <pulsecore/core.h>
 #include <pulsecore/card.h>
 #include <pulsecore/modargs.h>
+#include <pulsecore/module.h>
 #include <pulsecore/namereg.h>
 
 #include "card-thread.h"
@@ -48,11 +49,12 @@ struct xa_pulse_device {
 };
 
 /*
- * Finds what the arguments mean, and takes its card (xa_pulse_card_put gives it back). 0; or -1,
- * with the reason and what helps in the log.
+ * Reads a module's arguments (only those of `valid`, for pa_modargs_free), finds what they mean,
+ * and takes its card (xa_pulse_card_put gives it back). NULL, with the reason and what helps in the
+ * log.
  */
-int xa_pulse_device_find(pa_core *core, pa_modargs *arguments, bool capture,
-                         struct xa_pulse_device *device);
+pa_modargs *xa_pulse_device_find(pa_module *module, const char *const *valid, bool capture,
+                                 struct xa_pulse_device *device);
 
 /* What the device is, for people and for policies. */
 void xa_pulse_device_describe(const struct xa_pulse_device *device, pa_proplist *properties);

@@ -17,12 +17,12 @@
 #include <pulsecore/memblock.h>
 #include <pulsecore/modargs.h>
 #include <pulsecore/module.h>
+#include <pulsecore/sample-util.h>
 #include <pulsecore/sink.h>
 
 #include "card-thread.h"
 #include "device-arguments.h"
-#include "sndif/xen.h"
-#include "stream-open.h"
+#include "stream-run.h"
 
 PA_MODULE_AUTHOR("xenaudio");
 PA_MODULE_DESCRIPTION("Sink on a Xen guest's paravirtual sound card");
@@ -33,41 +33,20 @@ PA_MODULE_USAGE("sink_name=<name for the sink> "
 
 static const char *const valid_modargs[] = {"sink_name", "sink_properties", XA_PULSE_MODARGS, NULL};
 
-enum phase {
-    PHASE_ASLEEP,  /* suspended: nothing is open */
-    PHASE_WAITING, /* for the stream, before the first sound or between two geometries */
-    PHASE_CLOCKED, /* no backend plays: by the clock */
-    PHASE_PLAYING,
-};
-
 struct userdata {
     pa_core *core;
     pa_module *module;
     pa_sink *sink;
     struct xa_pulse_card *card;
-    struct xa_pulse_client client;
     bool added; /* the card's thread calls it */
 
     /* The card's thread's alone, from here. */
-    struct xa_pulse_stream stream;
-    enum phase phase;
-    pa_usec_t latency; /* that clients want */
-    pa_memchunk rest;  /* rendered, and not taken by the stream yet */
-    bool moved;        /* there is a new position */
-    bool broken;       /* the stream refused something: open it anew */
-    bool reopening;    /* when what was written is heard, with another geometry */
-    uint64_t wait_until_us;
-    uint64_t clock_us;    /* rendered, and by the clock heard, until then */
-    uint64_t started_us;  /* when START was sent */
-    uint64_t sound_until; /* octets since OPEN: what came from a client ends before */
+    struct xa_pulse_run run;
+    pa_memchunk rest; /* rendered, and not taken by the stream yet */
+    bool reopening;   /* when what was written is heard, with another geometry */
+    uint64_t
+        sound_until; /* octets since OPEN: what came from a client ends before; 0: nothing did */
 };
-
-static void drop_rest(struct userdata *u)
-{
-    if (u->rest.memblock)
-        pa_memblock_unref(u->rest.memblock);
-    pa_memchunk_reset(&u->rest);
-}
 
 static void answer_rewind(struct userdata *u)
 {
@@ -76,35 +55,11 @@ static void answer_rewind(struct userdata *u)
         pa_sink_process_rewind(u->sink, 0);
 }
 
-/* When the last position arrived. */
-static uint64_t last_position_us(const struct userdata *u, const struct xa_stream *front)
+static void drop_rest(struct userdata *u)
 {
-    uint64_t at = 0;
-
-    (void) xa_stream_position(front, &at);
-    return PA_MAX(at, u->started_us);
-}
-
-/* Between what is rendered and the ear. What was heard since the last position is reckoned. */
-static uint64_t stream_latency(const struct userdata *u, const struct xa_stream *front,
-                               uint64_t now)
-{
-    int64_t frames = xa_stream_latency(front) + (int64_t) (u->rest.length / u->stream.frame);
-    uint64_t passed = now - PA_MIN(now, last_position_us(u, front));
-    uint64_t latency = xa_pulse_us(&u->stream, frames > 0 ? (uint64_t) frames : 0);
-
-    passed = PA_MIN(passed, xa_pulse_us(&u->stream, u->stream.period_frames));
-    return latency > passed ? latency - passed : 0;
-}
-
-static uint64_t sink_latency(const struct userdata *u, uint64_t now)
-{
-    struct xa_stream *front;
-
-    if (u->phase == PHASE_CLOCKED)
-        return u->clock_us > now ? u->clock_us - now : 0;
-    front = u->phase == PHASE_PLAYING ? xa_pulse_stream_front(&u->stream) : NULL;
-    return front ? stream_latency(u, front, now) : 0;
+    if (u->rest.memblock)
+        pa_memblock_unref(u->rest.memblock);
+    pa_memchunk_reset(&u->rest);
 }
 
 /* Hands `rest` to the stream: whether all of it was taken. */
@@ -119,7 +74,7 @@ static bool write_rest(struct userdata *u, struct xa_stream *front)
     taken = xa_stream_write(front, data, (uint32_t) u->rest.length);
     pa_memblock_release(u->rest.memblock);
     if (taken < 0) {
-        u->broken = true;
+        u->run.broken = true;
         return false;
     }
     u->rest.index += (size_t) taken;
@@ -130,10 +85,28 @@ static bool write_rest(struct userdata *u, struct xa_stream *front)
     return true;
 }
 
-/* Fills the stream's buffer up to the latency wanted. */
+/* Has `rest` be so much of what clients play. */
+static void render(struct userdata *u, const struct xa_stream *front, size_t octets)
+{
+    answer_rewind(u);
+    pa_sink_render_full(u->sink, octets, &u->rest);
+    if (u->sink->thread_info.state == PA_SINK_RUNNING)
+        u->sound_until = xa_stream_transferred(front) + octets;
+}
+
+static void be_silent(struct userdata *u, size_t octets)
+{
+    u->rest =
+        (pa_memchunk){.memblock = pa_memblock_new(u->core->mempool, octets), .length = octets};
+    pa_silence_memchunk(&u->rest, &u->sink->sample_spec);
+}
+
+/* Fills the stream's buffer up to the latency wanted; with silence, all of it. */
 static void fill(struct userdata *u, struct xa_stream *front)
 {
-    uint64_t target = PA_MIN(xa_pulse_frames(&u->stream, u->latency), u->stream.buffer_frames);
+    struct xa_pulse_stream *stream = &u->run.stream;
+    uint64_t wanted = xa_pulse_stream_wanted(stream, u->run.latency_us);
+    uint64_t target = u->reopening ? stream->buffer_frames : PA_MIN(wanted, stream->buffer_frames);
     size_t most =
         pa_frame_align(pa_mempool_block_size_max(u->core->mempool), &u->sink->sample_spec);
 
@@ -143,168 +116,130 @@ static void fill(struct userdata *u, struct xa_stream *front)
 
         if (there >= (int64_t) target)
             return;
-        octets = (target - (uint64_t) there) * u->stream.frame;
+        octets = (target - (uint64_t) there) * stream->frame;
         octets = PA_MIN(octets, PA_MIN(most, xa_stream_room(front)));
         if (octets == 0)
             return;
-        answer_rewind(u);
-        pa_sink_render_full(u->sink, (size_t) octets, &u->rest);
-        if (u->sink->thread_info.state == PA_SINK_RUNNING)
-            u->sound_until = xa_stream_transferred(front) + octets;
+        if (u->reopening)
+            be_silent(u, (size_t) octets);
+        else
+            render(u, front, (size_t) octets);
     }
 }
 
-/* Renders by the clock, for nobody. */
-static uint64_t render_clocked(struct userdata *u, uint64_t now)
-{
-    uint64_t block = PA_MIN(u->latency, XA_PULSE_CLOCKED_BLOCK);
-    size_t octets =
-        PA_MAX(pa_usec_to_bytes(block, &u->sink->sample_spec), (size_t) u->stream.frame);
+/* ---- What its stream wants of it (stream-run.h) ---- */
 
-    if (now > u->clock_us + XA_PULSE_CLOCK_LOST)
-        u->clock_us = now;
-    while (u->clock_us <= now) {
+static bool is_wanted(void *user)
+{
+    struct userdata *u = user;
+
+    answer_rewind(u);
+    return PA_SINK_IS_OPENED(u->sink->thread_info.state);
+}
+
+/* Has PulseAudio know what the least latency is: it takes it off what it stores itself. */
+static void follow_least_latency(struct userdata *u)
+{
+    pa_usec_t most = u->sink->thread_info.max_latency;
+    pa_usec_t least =
+        PA_MAX(xa_pulse_us(&u->run.stream, u->run.stream.least_frames), XA_PULSE_LATENCY_MIN);
+
+    least = PA_MIN(least, most);
+    if (least != u->sink->thread_info.min_latency)
+        pa_sink_set_latency_range_within_thread(u->sink, least, most);
+}
+
+static void start(void *user, struct xa_stream *front)
+{
+    struct userdata *u = user;
+
+    follow_least_latency(u);
+    u->sound_until = 0;
+    fill(u, front);
+}
+
+/* A buffer that is too large costs nothing but latency, while it is of use to nobody; one that is
+ * too small for a longer latency only costs wake-ups: it is made larger while no client hears it.
+ */
+static bool suits(const struct userdata *u)
+{
+    uint64_t wanted = xa_pulse_stream_wanted(&u->run.stream, u->run.latency_us);
+    uint64_t buffer = u->run.stream.buffer_frames;
+
+    return 4 * wanted >= 3 * buffer &&
+           (u->sink->thread_info.state != PA_SINK_IDLE || wanted <= 2 * buffer);
+}
+
+/* Silence follows what clients played until that was heard. For a period more: where the backend
+ * had to play silence for want of samples, its position may be ahead by as much. */
+static bool is_over(const struct userdata *u, const struct xa_stream *front)
+{
+    const struct xa_pulse_stream *stream = &u->run.stream;
+
+    return u->sound_until == 0 ||
+           xa_stream_heard(front) >=
+               u->sound_until + (uint64_t) stream->period_frames * stream->frame;
+}
+
+static bool move(void *user, struct xa_stream *front)
+{
+    struct userdata *u = user;
+
+    u->reopening = u->reopening || !suits(u);
+    if (u->reopening && is_over(u, front))
+        return false;
+    if (u->run.news) {
+        u->run.news = false;
+        fill(u, front);
+    }
+    return true;
+}
+
+/* Renders by the clock, for nobody. */
+static uint64_t render_clocked(void *user, uint64_t now)
+{
+    struct userdata *u = user;
+    struct xa_pulse_run *run = &u->run;
+    uint64_t block = PA_MIN(run->latency_us, XA_PULSE_CLOCKED_BLOCK);
+    size_t octets =
+        PA_MAX(pa_usec_to_bytes(block, &u->sink->sample_spec), (size_t) run->stream.frame);
+
+    if (now > run->clock_us + XA_PULSE_CLOCK_LOST)
+        run->clock_us = now;
+    while (run->clock_us <= now) {
         pa_memchunk chunk;
 
         answer_rewind(u);
         pa_sink_render(u->sink, octets, &chunk);
         pa_memblock_unref(chunk.memblock);
-        u->clock_us += pa_bytes_to_usec(chunk.length, &u->sink->sample_spec);
+        run->clock_us += pa_bytes_to_usec(chunk.length, &u->sink->sample_spec);
     }
-    return u->clock_us;
+    return run->clock_us;
 }
 
-static void go_clocked(struct userdata *u, uint64_t now)
+static void let_go(void *user)
 {
-    /* Clients were asked for what would be heard until then. */
-    u->clock_us = now + sink_latency(u, now);
-    u->phase = PHASE_CLOCKED;
+    struct userdata *u = user;
+
     u->reopening = false;
     drop_rest(u);
 }
 
-static void start(struct userdata *u, struct xa_stream *front, uint64_t now)
+static int64_t held(const void *user)
 {
-    drop_rest(u);
-    u->phase = PHASE_PLAYING;
-    u->moved = u->broken = u->reopening = false;
-    u->sound_until = 0;
-    u->started_us = now;
-    fill(u, front);
-    if (xa_stream_trigger(front, XENSND_OP_TRIGGER_START) < 0)
-        u->broken = true;
+    const struct userdata *u = user;
+
+    return (int64_t) (u->rest.length / u->run.stream.frame);
 }
 
-/* Whether the geometry does not suit the latency wanted any more. */
-static bool unsuitable(const struct userdata *u)
-{
-    uint64_t wanted = xa_pulse_frames(&u->stream, u->latency);
-
-    /* A buffer that is too large costs nothing but wake-ups that are too few; one that is too small
-     * is made larger while no client would hear it. */
-    return 2 * wanted < 3 * (uint64_t) u->stream.period_frames ||
-           (u->sink->thread_info.state == PA_SINK_IDLE &&
-            wanted > 2 * (uint64_t) u->stream.buffer_frames);
-}
-
-/* When a stream is taken for silent that told of no position since. */
-static uint64_t silent_at(const struct userdata *u, const struct xa_stream *front)
-{
-    return last_position_us(u, front) + XA_PULSE_LATE +
-           xa_pulse_us(&u->stream, u->stream.period_frames);
-}
-
-/* The stream is open and started. Returns the next deadline. */
-static uint64_t play(struct userdata *u, struct xa_stream *front, uint64_t now)
-{
-    uint64_t deadline = UINT64_MAX;
-
-    if (u->broken || now >= silent_at(u, front)) {
-        pa_log_info("%s: the backend %s", u->sink->name,
-                    u->broken ? "refuses what it took before" : "tells of no position");
-        go_clocked(u, now);
-        u->broken = false;
-        xa_pulse_stream_close(&u->stream, now, &deadline);
-        return PA_MIN(deadline, render_clocked(u, now));
-    }
-    if (!u->reopening && unsuitable(u))
-        u->reopening = true;
-    if (u->reopening) {
-        if (xa_stream_heard(front) >= u->sound_until) {
-            u->phase = PHASE_WAITING;
-            u->wait_until_us = now + XA_PULSE_PATIENCE_PLAYING;
-            u->reopening = false;
-            drop_rest(u);
-            xa_pulse_stream_close(&u->stream, now, &deadline);
-            return PA_MIN(deadline, u->wait_until_us);
-        }
-        (void) write_rest(u, front);
-    } else if (u->moved) {
-        u->moved = false;
-        fill(u, front);
-    }
-    return silent_at(u, front);
-}
-
-static uint64_t run_sink(struct xa_pulse_client *client, uint64_t now)
-{
-    struct userdata *u = client->user;
-    uint64_t deadline = UINT64_MAX;
-    enum xa_pulse_status status;
-    struct xa_stream *front;
-
-    answer_rewind(u);
-    if (!PA_SINK_IS_OPENED(u->sink->thread_info.state)) {
-        u->phase = PHASE_ASLEEP;
-        u->reopening = false;
-        drop_rest(u);
-        xa_pulse_stream_close(&u->stream, now, &deadline);
-        return deadline;
-    }
-    if (u->phase == PHASE_ASLEEP) {
-        u->phase = PHASE_WAITING;
-        u->wait_until_us = now + XA_PULSE_PATIENCE;
-    }
-    status = xa_pulse_stream_strive(&u->stream, u->latency, now, &deadline);
-    front = xa_pulse_stream_front(&u->stream);
-    if (u->phase == PHASE_PLAYING && status != XA_PULSE_OPEN)
-        go_clocked(u, now);
-    else if (u->phase != PHASE_PLAYING && status == XA_PULSE_OPEN)
-        start(u, front, now);
-    if (u->phase == PHASE_WAITING && (status == XA_PULSE_NEVER || now >= u->wait_until_us)) {
-        u->phase = PHASE_CLOCKED;
-        u->clock_us = now;
-    }
-    switch (u->phase) {
-    case PHASE_PLAYING:
-        return PA_MIN(deadline, play(u, front, now));
-    case PHASE_CLOCKED:
-        return PA_MIN(deadline, render_clocked(u, now));
-    default:
-        return PA_MIN(deadline, u->wait_until_us);
-    }
-}
-
-static void on_stream(struct xa_pulse_client *client, struct xa_stream *stream,
-                      enum xa_stream_event event, int error)
-{
-    struct userdata *u = client->user;
-
-    if (stream != xa_pulse_stream_front(&u->stream))
-        return;
-    xa_pulse_stream_event(&u->stream, event, error);
-    if (event == XA_EVENT_POSITION)
-        u->moved = true;
-    else if (event == XA_EVENT_FAILED || (event == XA_EVENT_TRIGGERED && error < 0))
-        u->broken = true;
-}
-
-static void on_card(struct xa_pulse_client *client)
-{
-    struct userdata *u = client->user;
-
-    xa_pulse_stream_card(&u->stream);
-}
+static const struct xa_pulse_run_ops run_ops = {
+    .wanted = is_wanted,
+    .start = start,
+    .move = move,
+    .move_clocked = render_clocked,
+    .let_go = let_go,
+    .held = held,
+};
 
 /* ---- What PulseAudio calls on the card's thread ---- */
 
@@ -314,7 +249,7 @@ static int process_message(pa_msgobject *object, int code, void *data, int64_t o
     struct userdata *u = PA_SINK(object)->userdata;
 
     if (code == PA_SINK_MESSAGE_GET_LATENCY) {
-        *(int64_t *) data = (int64_t) sink_latency(u, pa_rtclock_now());
+        *(int64_t *) data = (int64_t) xa_pulse_run_latency(&u->run, pa_rtclock_now());
         return 0;
     }
     return pa_sink_process_msg(object, code, data, offset, chunk);
@@ -324,10 +259,12 @@ static void update_latency(pa_sink *sink)
 {
     struct userdata *u = sink->userdata;
 
-    u->latency = pa_sink_get_requested_latency_within_thread(sink);
-    if (u->latency == (pa_usec_t) -1)
-        u->latency = sink->thread_info.max_latency;
-    pa_sink_set_max_request_within_thread(sink, pa_usec_to_bytes(u->latency, &sink->sample_spec));
+    pa_usec_t latency = pa_sink_get_requested_latency_within_thread(sink);
+
+    if (latency == (pa_usec_t) -1)
+        latency = sink->thread_info.max_latency;
+    u->run.latency_us = latency;
+    pa_sink_set_max_request_within_thread(sink, pa_usec_to_bytes(latency, &sink->sample_spec));
 }
 
 /* ---- On the main thread ---- */
@@ -361,12 +298,12 @@ static int make_sink(struct userdata *u, pa_modargs *arguments,
     u->sink->parent.process_msg = process_message;
     u->sink->update_requested_latency = update_latency;
     u->sink->userdata = u;
-    u->latency = device->latency_us;
+    u->run.latency_us = device->latency_us;
     pa_sink_set_asyncmsgq(u->sink, xa_pulse_card_queue(u->card));
     pa_sink_set_rtpoll(u->sink, xa_pulse_card_rtpoll(u->card));
     pa_sink_set_max_rewind(u->sink, 0);
-    pa_sink_set_max_request(u->sink, pa_usec_to_bytes(u->latency, &device->spec));
-    pa_sink_set_latency_range(u->sink, XA_PULSE_LATENCY_MIN, u->latency);
+    pa_sink_set_max_request(u->sink, pa_usec_to_bytes(device->latency_us, &device->spec));
+    pa_sink_set_latency_range(u->sink, XA_PULSE_LATENCY_MIN, device->latency_us);
     return 0;
 }
 
@@ -381,24 +318,16 @@ int pa__init(pa_module *m)
     m->userdata = u;
     u->core = m->core;
     u->module = m;
-    u->client.run = run_sink;
-    u->client.stream = on_stream;
-    u->client.card = on_card;
-    u->client.user = u;
     pa_memchunk_reset(&u->rest);
-    arguments = pa_modargs_new(m->argument, valid_modargs);
-    if (!arguments) {
-        pa_log_error("an argument is not one of this module's: %s", m->argument);
-        goto fail;
-    }
-    if (xa_pulse_device_find(m->core, arguments, false, &device) < 0)
+    arguments = xa_pulse_device_find(m, valid_modargs, false, &device);
+    if (!arguments)
         goto fail;
     u->card = device.card;
-    xa_pulse_stream_init(&u->stream, u->card, &device.address, &device.spec);
+    xa_pulse_stream_init(&u->run.stream, u->card, &device.address, &device.spec);
     if (make_sink(u, arguments, &device) < 0)
         goto fail;
-    u->client.address = device.address;
-    u->added = xa_pulse_card_add(u->card, &u->client);
+    xa_pulse_run_init(&u->run, &run_ops, u, u->sink->name);
+    u->added = xa_pulse_card_add(u->card, &u->run.client);
     if (!u->added)
         goto fail;
     pa_modargs_free(arguments);
@@ -430,7 +359,7 @@ void pa__done(pa_module *m)
     if (u->sink)
         pa_sink_unlink(u->sink);
     if (u->added)
-        xa_pulse_card_remove(u->card, &u->client);
+        xa_pulse_card_remove(u->card, &u->run.client);
     drop_rest(u);
     if (u->sink)
         pa_sink_unref(u->sink);

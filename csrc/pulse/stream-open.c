@@ -89,44 +89,49 @@ static int query(struct xa_pulse_stream *stream, struct xa_stream *front)
     return xa_stream_query(front, &ranges);
 }
 
-/* How many frames of a period are wanted for a latency: half of it, in which what is captured is
- * gathered, or what was played made up for. */
-static uint64_t period_for(const struct xa_pulse_stream *stream, uint64_t latency)
+uint64_t xa_pulse_stream_wanted(const struct xa_pulse_stream *stream, uint64_t latency_us)
 {
-    uint64_t frames = xa_pulse_frames(stream, latency);
-
-    return (frames > 2 ? frames - 2 : frames) / 2;
+    return PA_MAX(xa_pulse_frames(stream, latency_us), stream->least_frames);
 }
 
-/* What is captured waits for us: a large buffer costs no latency, and a small one frames. */
-static uint64_t buffer_for(const struct xa_pulse_stream *stream, uint64_t latency)
+/* What the backend can do, as far as it said so, and the card's configuration allows. */
+static struct xa_stream_ranges possible(const struct xa_pulse_stream *stream,
+                                        const struct xa_stream *front)
 {
-    if (!stream->address.capture)
-        return xa_pulse_frames(stream, latency);
-    return PA_MAX(4 * period_for(stream, latency),
-                  xa_pulse_frames(stream, XA_PULSE_LATENCY_DEFAULT));
-}
-
-/* Period and buffer for a latency, within what the backend can do, as far as it said so. */
-static void choose_geometry(struct xa_pulse_stream *stream, struct xa_stream *front,
-                            uint64_t latency)
-{
-    uint64_t buffer = buffer_for(stream, latency);
-    uint64_t most = xa_stream_config(front)->pcm_config.buffer_max / stream->frame;
-    uint64_t period;
+    uint32_t most = xa_stream_config(front)->pcm_config.buffer_max / stream->frame;
     struct xa_stream_ranges ranges;
 
     if (xa_stream_queried(front, &ranges) < 0) {
-        ranges.buffer_min = 2;
+        ranges.buffer_min = (uint32_t) xa_pulse_frames(stream, XA_PULSE_LATENCY_MIN);
         ranges.period_min = 1;
-        ranges.buffer_max = (uint32_t) most;
-        ranges.period_max = (uint32_t) (most / 2);
+        ranges.buffer_max = most;
+        ranges.period_max = most / 2;
     }
-    most = PA_MIN(most, ranges.buffer_max);
-    period = PA_MIN(PA_MAX(period_for(stream, latency), ranges.period_min), ranges.period_max);
-    period = PA_MAX(period, 1u);
-    buffer = PA_MAX(buffer, ranges.buffer_min);
-    buffer = PA_MIN(PA_MAX(buffer, 2 * period), most);
+    ranges.buffer_min = PA_MIN(ranges.buffer_min, most);
+    ranges.buffer_max = PA_MIN(ranges.buffer_max, most);
+    ranges.period_min = PA_MAX(ranges.period_min, 1u);
+    return ranges;
+}
+
+/* Captured samples wait for us: a large buffer costs no latency, and a small one frames. */
+static void choose_geometry(struct xa_pulse_stream *stream, struct xa_stream *front,
+                            uint64_t latency)
+{
+    struct xa_stream_ranges ranges = possible(stream, front);
+    bool capture = stream->address.capture, at_once;
+    uint64_t buffer, period;
+
+    stream->least_frames =
+        capture ? ranges.period_min : PA_MAX(ranges.buffer_min, 2 * ranges.period_min);
+    buffer = xa_pulse_stream_wanted(stream, latency);
+    at_once = capture || ranges.buffer_min < xa_pulse_frames(stream, XA_PULSE_LATENCY_MIN);
+    period = (PA_MAX(buffer, 2u) - 2) / (at_once ? 2 : 4);
+    if (!capture)
+        period = PA_MIN(period, xa_pulse_frames(stream, XA_PULSE_PERIOD_MOST));
+    period = PA_MIN(PA_MAX(period, ranges.period_min), ranges.period_max);
+    if (capture)
+        buffer = PA_MAX(4 * period, xa_pulse_frames(stream, XA_PULSE_LATENCY_DEFAULT));
+    buffer = PA_MIN(PA_MAX(buffer, 2 * period), ranges.buffer_max);
     stream->buffer_frames = (uint32_t) buffer;
     stream->period_frames = (uint32_t) PA_MIN(period, PA_MAX(buffer / 2, 1u));
 }

@@ -11,9 +11,13 @@
  * most part, would spare the gap. But it costs both sides their wake-ups, and leaves the backend's
  * part of the latency as long as the largest buffer.)
  *
- * To play, the buffer is the latency: two periods, and two frames more. It is filled up each time
- * that a period was heard; the other one is then there, which is how late this side may be. The two
- * frames are because events come a frame late (sndif/position.h): so what is there lasts until the
+ * To play, the buffer is the latency, and all of it is filled. A backend says how small it may be
+ * when it is asked (HW_PARAM_QUERY); that is then the least latency of a sink. If it can be next to
+ * nothing, samples are heard as they are taken, and it has two periods: each time that one was
+ * heard it is filled up again, and the other one is how late this side may be. Else the output has
+ * a delay of its own, and half of the buffer is left to that: then it has four, because positions
+ * lag what was taken by two periods less than the buffer at most (sndif/position.h), and are to be
+ * what is heard. And two frames, because events come a frame late: so what is there lasts until the
  * backend looks at the ring in any case, and no doorbell is needed.
  *
  * No rewinding. WRITE hands octets over in the order of the requests, whatever their offsets, and a
@@ -35,8 +39,16 @@
 #define XA_PULSE_LATENCY_MAX UINT64_C(2000000)
 #define XA_PULSE_LATENCY_DEFAULT UINT64_C(200000)
 
+/* The longest period to play, microseconds: the gap when a stream is opened anew is two at most. */
+#define XA_PULSE_PERIOD_MOST UINT64_C(25000)
+
 /* What a position may be late before a sink or source goes on without, microseconds. */
-#define XA_PULSE_LATE UINT64_C(50000)
+#define XA_PULSE_LATE UINT64_C(65000)
+/* Who looks for it so much too late gives the backend a little more time. */
+#define XA_PULSE_OVERSLEPT UINT64_C(5000)
+#define XA_PULSE_EXCUSE UINT64_C(20000)
+/* The first one: an output may take its time to begin. */
+#define XA_PULSE_LATE_FIRST UINT64_C(600000)
 /* How long clients wait for a stream that is being opened, from a standstill and while they play.
  */
 #define XA_PULSE_PATIENCE UINT64_C(500000)
@@ -59,6 +71,7 @@ struct xa_pulse_stream {
     uint8_t wire_format;
     uint32_t frame;                        /* octets */
     uint32_t buffer_frames, period_frames; /* as it was opened last */
+    uint32_t least_frames;                 /* of latency, as far as the backend said then */
 
     bool asking;  /* HW_PARAM_QUERY has no answer yet */
     bool refused; /* HW_PARAM_QUERY was */
@@ -87,6 +100,9 @@ void xa_pulse_stream_card(struct xa_pulse_stream *stream);
 /* The longest latency that a buffer of the configuration holds, at most `wanted_us`. */
 uint64_t xa_pulse_latency_most(const struct xa_stream_config *config, const pa_sample_spec *spec,
                                uint64_t wanted_us);
+
+/* The frames of latency that are wanted, or the least that can be. */
+uint64_t xa_pulse_stream_wanted(const struct xa_pulse_stream *stream, uint64_t latency_us);
 
 /* Frames in a time, and the time of frames. */
 uint64_t xa_pulse_frames(const struct xa_pulse_stream *stream, uint64_t us);

@@ -116,34 +116,27 @@ def compare(
 ) -> Comparison:
     """Compare what was reported with what the backend played, into files in `played`.
 
-    A figure is left out when the backend filled a gap between its neighbouring statistics: then it
-    is not known exactly which of the file's frames the guest wrote.
+    Frames that nobody heard are left out: those of a sink without a backend.
     """
-    heard = [_frames_of(file) for file in files_of(played)]
-    # Each OPEN has a file.
-    opened = next(number for number, frames in enumerate(heard, 1) if (frames == 1).any())
-    frames = heard[opened - 1]
-    place_of = np.full(int(frames.max()) + 2, -1)
-    place_of[frames[frames != 0]] = np.flatnonzero(frames)
     lines = [line for line in stats if line["stream"] == stream]
-    times = np.array([line["time_ns"] for line in lines])
-    silent = np.array([line["stats"]["frames_silent"] for line in lines])
-    before = [line["stats"]["frames_silent"] for line in lines if line["stats"]["opens"] < opened]
-    silent -= before[-1] if before else 0
-    trace = np.array([p for line in lines for p in line["trace"] if p[3] == opened])
+    trace = np.array([point for line in lines for point in line["trace"]])
     measured, error = [], []
-    for at, written, latency_us in log.latency[SETTLED:].tolist():
-        if written + 1 >= len(place_of) or place_of[written + 1] < 0:
+    # Each OPEN has a file.
+    for opened, file in enumerate(files_of(played), 1):
+        frames = _frames_of(file)
+        points = trace[trace[:, 3] == opened]
+        if not frames.any() or len(points) == 0:
             continue
-        first = np.searchsorted(times, at) - 1
-        last = np.searchsorted(times, at + latency_us * 1000)
-        if first < 0 or last >= len(times) or silent[first] != silent[last]:
-            continue
-        frame = place_of[written + 1] - silent[last]
-        after = np.searchsorted(trace[:, 1], frame)
-        if after == len(trace):
-            continue
-        heard_at = trace[after, 0] - (trace[after, 1] - frame) * 1e9 / RATE
-        measured.append((heard_at - at) / 1e6)
-        error.append(latency_us / 1e3 - measured[-1])
+        place_of = np.full(int(frames.max()) + 2, -1)
+        place_of[frames[frames != 0]] = np.flatnonzero(frames)
+        times, places = points[:, 0], points[:, 1] + points[:, 4]
+        # When the clock of the file began, as each point has it. A backend may look at it late,
+        # never early; and while the clock stands, nothing is played.
+        began = np.minimum.accumulate((times - places * 1e9 / RATE)[::-1])[::-1]
+        for at, written, latency_us in log.latency[SETTLED:].tolist():
+            place = place_of[written + 1] if written + 1 < len(place_of) else -1
+            after = np.searchsorted(places, place)
+            if place >= 0 and after < len(places):
+                measured.append((began[after] + place * 1e9 / RATE - at) / 1e6)
+                error.append(latency_us / 1e3 - measured[-1])
     return Comparison(np.array(measured), np.array(error))

@@ -30,7 +30,7 @@ LIMIT = KILLS * 10 + 120
 def first_sound_ns(backend: Backend, since_ns: int = 0) -> int | None:
     """Return when a guest's samples were first played since some time."""
     for line in backend.stats():
-        for at, frames, _fill, _open in line["trace"]:
+        for at, frames, *_ in line["trace"]:
             if frames > 0 and at > since_ns:
                 return int(at)
     return None
