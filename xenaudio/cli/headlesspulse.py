@@ -60,11 +60,12 @@ def headless_pulse(
     modules: Path | None = None,
     hypervisor: str = "",
     prefix: Sequence[str] = (),
+    log: Path | None = None,
 ) -> Iterator[tuple[Process, str]]:
     """Run a daemon with the lines of its default.pa; give its process and its address.
 
-    `folder` is made; its path is to be short, as it holds a socket. ProcessError,
-    PulseMissingError.
+    `folder` is made; its path is to be short, as it holds a socket, and the log if no other place
+    is named for it. ProcessError, PulseMissingError.
     """
     for part in ("home", "runtime", "state"):
         (folder / part).mkdir(parents=True, mode=0o700)
@@ -93,7 +94,7 @@ def headless_pulse(
         "file": str(folder / "default.pa"),
     }
     command = ["pulseaudio", "-n", "--fail=yes", *(f"--{k}={v}" for k, v in options.items())]
-    with running(name, folder / "log", [*prefix, *command], env) as process:
+    with running(name, log or folder / "log", [*prefix, *command], env) as process:
         # It listens when the lines before have succeeded.
         process.wait_for(socket.exists)
         yield process, f"unix:{socket}"

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
+import tempfile
 import wave
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from pcm import named, random_samples, write_wav
 
 from xenaudio.cli import main as command
 from xenaudio.cli.demo import clip as demo_clip
+from xenaudio.cli.headlesspulse import MODULES, headless_pulse
 
 RATE = 48000
+DIRECT = ("--client", "direct")
 BUFFER = ("--buffer-ms", "300")  # the tests' machine is busy
 
 
@@ -53,7 +57,7 @@ def report_of(out: Path) -> dict[str, Any]:
 def test_what_a_guest_plays_arrives_bit_for_bit(tmp_path: Path) -> None:
     frames = RATE * 3 // 2
     clip, out = make(tmp_path / "clip.wav", frames), tmp_path / "new" / "out"
-    ended = demo(clip, "--out", out, *BUFFER)
+    ended = demo(clip, "--out", out, *DIRECT, *BUFFER)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
     assert decode(out / "played.wav") == decode(clip)
@@ -82,11 +86,86 @@ def test_what_a_guest_plays_arrives_bit_for_bit(tmp_path: Path) -> None:
         assert said in ended.stdout
 
 
+@pytest.fixture
+def _modules() -> None:
+    if MODULES not in os.environ:
+        pytest.skip(f"{MODULES} does not name the folder of the modules")
+
+
+@pytest.mark.usefixtures("_modules")
+@pytest.mark.parametrize("name", ["s16_le", "s24_le", "float_le"])
+def test_what_a_client_of_pulseaudio_plays_arrives_bit_for_bit(tmp_path: Path, name: str) -> None:
+    format, clip, out = named(name), tmp_path / "clip.wav", tmp_path / "out"
+    frames = RATE * 3 // 2
+    write_wav(clip, format, RATE, 2, random_samples(format, 2 * frames, 1))
+    ended = demo(clip, "--out", out, "--buffer-ms", "600")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    report = report_of(out)
+    assert report["bit_exact"] is True
+    assert report["frames_sent"] == report["frames_received"] == frames
+    assert report["latency_ms"]["p50"] > 0
+    for said in (
+        "through    PulseAudio and the guest service; the stand-in for Xen",
+        "bit-exact  yes",
+        "as PulseAudio told its client",
+    ):
+        assert said in ended.stdout
+
+
+@pytest.mark.usefixtures("_modules")
+def test_a_format_that_pulseaudio_lacks(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.wav"
+    write_wav(clip, named("float64_le"), RATE, 1, bytes(8 * 100))
+    ended = demo(clip, "--out", tmp_path / "out")
+    assert ended.returncode == 1
+    assert "PulseAudio does not have its format, float64_le: take --client direct" in ended.stderr
+
+
+def test_without_the_module_it_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MODULES, str(tmp_path))
+    ended = demo(make(tmp_path / "clip.wav", 100), "--out", tmp_path / "out")
+    assert ended.returncode == 1
+    assert "has no module-xenpv-sink.so" in ended.stderr
+    assert "or take --client direct" in ended.stderr
+
+
+def test_aloud_it_plays_on_a_sound_server_and_compares_nothing(tmp_path: Path) -> None:
+    clip, out = make(tmp_path / "clip.wav", RATE), tmp_path / "out"
+    script = ["load-module module-null-sink sink_name=loud"]
+    # Socket paths are short; tmp_path is not.
+    with tempfile.TemporaryDirectory(prefix="xa") as folder:
+        place = Path(folder) / "pulse"
+        with headless_pulse("sound server", place, script) as (_process, address):
+            ended = demo(clip, "--out", out, *DIRECT, *BUFFER, "--output", f"pulse:{address}")
+    report = report_of(out)
+    assert ended.returncode == (1 if report["frames_dropped"] else 0), ended.stderr
+    assert report["bit_exact"] is None
+    assert report["frames_received"] is None
+    assert "bit-exact  not compared: it went to a sound server" in ended.stdout
+    assert not (out / "played.wav").exists()
+
+
+def test_without_its_sound_server_it_fails(tmp_path: Path) -> None:
+    clip, out = make(tmp_path / "clip.wav", RATE // 2), tmp_path / "out"
+    ended = demo(clip, "--out", out, *DIRECT, "--output", f"pulse:unix:{tmp_path}/none")
+    assert ended.returncode == 1
+    assert report_of(out)["frames_dropped"] == RATE // 2
+
+
+def test_an_output_that_is_not_heard_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["demo", "--output", "null", "--out", str(tmp_path / "out")]) == 1
+    assert one_line(capsys).endswith("expected 'pulse' or 'pulse:SERVER,DEVICE'")
+
+
 @pytest.mark.parametrize("name", ["float_le", "float64_le", "s24_le", "u8"])
 def test_a_clip_of_any_format_arrives_bit_for_bit(tmp_path: Path, name: str) -> None:
     format, clip, out = named(name), tmp_path / "clip.wav", tmp_path / "out"
     write_wav(clip, format, 44100, 6, random_samples(format, 6 * 22050, 1))
-    ended = demo(clip, "--out", out, *BUFFER)
+    ended = demo(clip, "--out", out, *DIRECT, *BUFFER)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert report_of(out)["bit_exact"] is True
 
@@ -94,7 +173,7 @@ def test_a_clip_of_any_format_arrives_bit_for_bit(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("frames", [1, 1440])
 def test_a_clip_that_ends_before_it_is_looked_at(tmp_path: Path, frames: int) -> None:
     clip = make(tmp_path / "clip.wav", frames)
-    ended = demo(clip, "--out", tmp_path, *BUFFER)
+    ended = demo(clip, "--out", tmp_path, *DIRECT, *BUFFER)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert decode(tmp_path / "played.wav") == decode(clip)
     report = report_of(tmp_path)
@@ -175,7 +254,7 @@ def test_a_clip_in_the_place_of_a_result_is_left_alone(
 
 def test_a_guest_that_fails_is_told_with_its_log(tmp_path: Path) -> None:
     clip = make(tmp_path / "clip.wav", 100)
-    ended = demo(clip, "--out", tmp_path / "out", "--period-ms", "5000")
+    ended = demo(clip, "--out", tmp_path / "out", *DIRECT, "--period-ms", "5000")
     assert ended.returncode == 1
     assert "the guest ended with status 1" in ended.stderr
     assert "this stream takes" in ended.stderr

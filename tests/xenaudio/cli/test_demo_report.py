@@ -11,13 +11,26 @@ import pytest
 from pcm import named, random_samples, write_wav
 
 from xenaudio.cli.demo.clip import Clip, make_clip
-from xenaudio.cli.demo.report import TOO_SHORT, Measured, compare, finish_report
+from xenaudio.cli.demo.report import (
+    TOO_SHORT,
+    Measured,
+    compare,
+    finish_report,
+    played_files,
+)
 from xenaudio.cli.procusage import Usage
 
 RATE = 48000
 FRAMES = 4800
 SAMPLES = random_samples(named("s16_le"), 2 * FRAMES, 1)
-BACKEND = {"xruns": 0, "period_octets": 1920, "buffer_octets": 15360, "frame_octets": 4}
+BACKEND = {
+    "xruns": 0,
+    "period_octets": 1920,
+    "buffer_octets": 15360,
+    "frame_octets": 4,
+    "frames_dropped": 0,
+    "frames_lost": 0,
+}
 
 
 @pytest.fixture
@@ -38,7 +51,7 @@ def play(out: Path, samples: bytes, rate: int = RATE, channels: int = 2) -> Path
 def measured(**changes: Any) -> Measured:
     """Return what a demo measures."""
     values: dict[str, Any] = {
-        "setup_s": 0.5,
+        "begin_s": 0.5,
         "usage": {"guest": Usage(2.0, 0.1, 200), "backend": Usage(2.0, 0.2, 400)},
         "backend": BACKEND,
         "trace": [[1_000_000_000, 0, 960, 1], [1_020_000_000, 960, 480, 1]],
@@ -59,8 +72,10 @@ def test_the_same_samples_under_the_same_header_are_bit_exact(
     for file in ("sent.wav", "played.wav"):
         write_wav(tmp_path / file, format, RATE, channels, samples)
     clip = make_clip(str(tmp_path / "sent.wav"), tmp_path / "unused.wav")
-    result, wrong = compare(clip, tmp_path / "played.wav")
-    assert wrong is None
+    found = compare(clip, [tmp_path / "played.wav"])
+    result = found.result
+    assert found.wrong_header is None
+    assert (found.before, found.after) == (0, 0)
     assert result.bit_exact
     assert (result.sent, result.received) == (FRAMES, FRAMES)
 
@@ -74,7 +89,7 @@ def test_silence_is_the_formats_own(tmp_path: Path, name: str, silence: int) -> 
     write_wav(tmp_path / "sent.wav", format, RATE, 1, samples)
     write_wav(tmp_path / "played.wav", format, RATE, 1, samples[:half] + gap + samples[half:])
     clip = make_clip(str(tmp_path / "sent.wav"), tmp_path / "unused.wav")
-    result, _wrong = compare(clip, tmp_path / "played.wav")
+    result = compare(clip, [tmp_path / "played.wav"]).result
     assert (result.lost, result.silent, result.altered) == (0, 100, 0)
 
 
@@ -82,7 +97,8 @@ def test_silence_is_the_formats_own(tmp_path: Path, name: str, silence: int) -> 
 def test_the_same_octets_under_another_header_are_another_sound(
     clip: Clip, tmp_path: Path, rate: int, channels: int
 ) -> None:
-    result, wrong = compare(clip, play(tmp_path, SAMPLES, rate, channels))
+    found = compare(clip, [play(tmp_path, SAMPLES, rate, channels)])
+    result, wrong = found.result, found.wrong_header
     assert not result.bit_exact
     assert wrong is not None
     assert f"{rate} Hz, {channels} channel(s)" in wrong
@@ -95,9 +111,9 @@ def test_another_encoding_is_not_bit_exact(clip: Clip, tmp_path: Path, name: str
     format = named(name)
     path = tmp_path / "played.wav"
     write_wav(path, format, RATE, 2, random_samples(format, 2 * FRAMES, 1))
-    result, wrong = compare(clip, path)
-    assert not result.bit_exact
-    assert wrong is not None
+    found = compare(clip, [path])
+    assert not found.result.bit_exact
+    assert (wrong := found.wrong_header) is not None
     assert name in wrong
 
 
@@ -133,11 +149,76 @@ def test_figures_are_what_was_measured(clip: Clip, tmp_path: Path) -> None:
     assert (report["period_frames"], report["buffer_frames"]) == (480, 3840)
 
 
+def test_silence_around_the_sound_is_told_and_not_counted(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(tmp_path, bytes(4 * 4800) + SAMPLES + bytes(4 * 9600))
+    report = finish_report(clip, tmp_path, measured())
+    assert report["bit_exact"] is True
+    assert (report["silence_before"], report["silence_after"]) == (4800, 9600)
+    assert report["frames_received"] == FRAMES
+    assert "around these 0.1 s and 0.2 s of silence" in capsys.readouterr().out
+
+
+def test_the_clips_own_silence_must_be_there(tmp_path: Path) -> None:
+    quiet = bytes(4 * 1000)
+    write_wav(tmp_path / "sent.wav", named("s16_le"), RATE, 2, quiet + SAMPLES + quiet)
+    clip = make_clip(str(tmp_path / "sent.wav"), tmp_path / "unused.wav")
+    for there, lost in ((quiet * 2, 0), (quiet, 0), (quiet[:-40], 10)):
+        found = compare(clip, [play(tmp_path, there + SAMPLES + quiet)])
+        assert found.before == max(0, (len(there) - len(quiet)) // 4)
+        assert found.result.bit_exact is (lost == 0)
+        assert found.result.lost == lost
+
+
+def test_a_gap_within_the_sound_is_no_silence_around_it(clip: Clip, tmp_path: Path) -> None:
+    gap = bytes(4 * 100)
+    half = len(SAMPLES) // 2
+    found = compare(clip, [play(tmp_path, gap + SAMPLES[:half] + gap + SAMPLES[half:])])
+    assert not found.result.bit_exact
+    assert (found.before, found.result.silent) == (100, 100)
+
+
+def test_what_was_played_in_pieces_is_put_together(clip: Clip, tmp_path: Path) -> None:
+    half = len(SAMPLES) // 2
+    play(tmp_path, SAMPLES[:half]).rename(tmp_path / "played-2.wav")
+    play(tmp_path, SAMPLES[half:]).rename(tmp_path / "played-10.wav")
+    play(tmp_path, bytes(400))
+    play(tmp_path, SAMPLES).rename(tmp_path / "played-not.wav")
+    play(tmp_path, bytes(400))
+    files = played_files(tmp_path)
+    assert [file.name for file in files] == ["played.wav", "played-2.wav", "played-10.wav"]
+    found = compare(clip, files)
+    assert found.result.bit_exact
+    assert found.before == 100
+
+
+def test_what_was_played_aloud_is_not_compared(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = {**BACKEND, "frames_lost": 7}
+    report = finish_report(clip, tmp_path, measured(backend=backend), compared=False)
+    assert report["bit_exact"] is None
+    assert report["frames_lost"] is None
+    assert report["frames_dropped"] == 7
+    assert "7 that the output could not take" in capsys.readouterr().out
+
+
+def test_the_latency_is_what_pulseaudio_told_when_there_was_one(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(tmp_path, SAMPLES)
+    told = measured(guest={}, latencies=[(0.0, 20.0), (0.1, 30.0), (0.2, 40.0)])
+    report = finish_report(clip, tmp_path, told)
+    assert report["latency_ms"] == {"p50": 30.0, "p99": 40.0, "max": 40.0}
+    assert "as PulseAudio told its client" in capsys.readouterr().out
+
+
 def test_what_could_not_be_measured_is_null_and_said(
     clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     play(tmp_path, SAMPLES)
-    nothing = measured(setup_s=None, usage={}, trace=[], guest={"trace": []})
+    nothing = measured(usage={}, trace=[], guest={"trace": []})
     report = finish_report(clip, tmp_path, nothing)
     assert report["bit_exact"] is True
     neither = {"guest": None, "backend": None}

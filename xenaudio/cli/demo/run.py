@@ -3,98 +3,49 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from xenaudio.cli.demo.clip import Clip
-from xenaudio.cli.demo.report import Measured, finish_report
+from xenaudio.cli.demo.guest import CLIENTS, Guest
+from xenaudio.cli.demo.report import Measured, finish_report, played_files
+from xenaudio.cli.processes import Process
 from xenaudio.cli.procusage import Usage
+from xenaudio.cli.standin import stand_in
 from xenaudio.core.format import by_name
-from xenaudio.localhv import LocalHvError
-from xenaudio.localhv.control import request
 
 GUEST = "guest"
 RESULTS = ("played.wav", "report.json", "picture.png", "backend.jsonl", "guest.json")
-READY_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 BUFFER_OCTETS = 4 << 20  # of the card: any buffer in milliseconds that makes sense fits
-COMMAND = (sys.executable, "-m", "xenaudio.cli.main")
 
 
 class DemoError(Exception):
     """The demo cannot go on."""
 
 
-class _Process:
-    """A process of the demo, with a log that is shown when it fails."""
+@dataclass(frozen=True)
+class Settings:
+    """What the demo is to do."""
 
-    def __init__(self, name: str, log: Path, *arguments: str) -> None:
-        self.name = name
-        self.log = log
-        with log.open("wb") as output:
-            self._popen = subprocess.Popen(
-                [*COMMAND, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    def prefer(self) -> None:
-        """Have it run before ordinary processes, as sound servers do, where that is allowed."""
-        priority = os.sched_param(os.sched_get_priority_min(os.SCHED_RR))
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(self.pid, os.SCHED_RR | os.SCHED_RESET_ON_FORK, priority)
-
-    def poll(self) -> int | None:
-        return self._popen.poll()
-
-    def check_alive(self) -> None:
-        if self.poll() is not None:
-            raise self.failed(f"ended with status {self.poll()}")
-
-    def failed(self, why: str) -> DemoError:
-        return DemoError(f"the {self.name} {why}; its log:\n{self.log.read_text().rstrip()}")
-
-    def stop(self) -> None:
-        if self.poll() is None:
-            self._popen.terminate()
-            try:
-                self._popen.wait(10)
-            except subprocess.TimeoutExpired:
-                self._popen.kill()
-                self._popen.wait()
-
-
-@contextmanager
-def _running(name: str, log: Path, *arguments: str) -> Iterator[_Process]:
-    process = _Process(name, log, *arguments)
-    try:
-        yield process
-    finally:
-        process.stop()
-
-
-def _wait_for(what: Path, process: _Process) -> None:
-    limit = time.monotonic() + READY_SECONDS
-    while not what.exists():
-        process.check_alive()
-        if time.monotonic() > limit:
-            raise process.failed(f"is not ready after {READY_SECONDS:.0f} s")
-        time.sleep(0.01)
+    out: Path
+    """The folder of the results, and the processes' logs."""
+    client: str = "pulse"
+    """What plays in the guest, of guest.CLIENTS."""
+    output: str | None = None
+    """Where the backend plays to; None: to played.wav, which is then compared."""
+    period_ms: float = 10.0
+    """Of the direct client."""
+    buffer_ms: float | None = None
+    """Of the direct client; or the latency that a client of PulseAudio asks for. None: theirs."""
 
 
 def _vsnd(clip: Clip) -> str:
@@ -117,12 +68,23 @@ class _Watcher:
         self._rest = ""
         self._tty = sys.stderr.isatty()
         self._said = 0.0
+        self._before: int | None = None
         self.trace: list[list[int]] = []
         self.last: dict[str, Any] = {}
 
     @property
     def playing(self) -> bool:
         return bool(self.trace)
+
+    @property
+    def played(self) -> int:
+        """Frames played since `begin`."""
+        return int(self.last["frames_out"]) - (self._before or 0) if self.last else 0
+
+    def begin(self) -> None:
+        """From here on it is the clip: before, a sink may have played silence."""
+        self.look()
+        self._before = self.last["frames_out"] if self.last else 0
 
     def look(self) -> None:
         """Take the lines written since the last call."""
@@ -132,13 +94,13 @@ class _Watcher:
             if entry["stats"]["opens"]:
                 self.trace += entry["trace"]
                 self.last = entry["stats"]
-        if lines and self.playing:
+        if lines and self.playing and self._before is not None:
             self._show()
 
     def _show(self) -> None:
-        done = self.last["frames_out"] / self._clip.frames
+        done = min(1.0, self.played / self._clip.frames)
         peak = self.last["peak"]
-        seconds = self.last["frames_out"] / self._clip.rate
+        seconds = done * self._clip.seconds
         if self._tty:
             bar = "#" * round(30 * done)
             level = "=" * round(20 * peak**0.5)
@@ -162,92 +124,75 @@ class _Watcher:
             print(file=sys.stderr)
 
 
-def run_demo(clip: Clip, out: Path, period_ms: float, buffer_ms: float) -> dict[str, Any]:
-    """Play the clip and report. DemoError."""
+def run_demo(clip: Clip, settings: Settings) -> dict[str, Any]:
+    """Play the clip and report. DemoError, ProcessError, PulseMissingError."""
     begin = time.monotonic()
+    out = settings.out
     for name in RESULTS:
         if (out / name).exists() and (out / name).samefile(clip.path):
             raise DemoError(f"{clip.path}: a result is to be written there; copy it, or take --out")
     out.mkdir(parents=True, exist_ok=True)
-    for name in RESULTS:
-        (out / name).unlink(missing_ok=True)
+    for path in (*(out / name for name in RESULTS), *played_files(out)):
+        path.unlink(missing_ok=True)
     # Socket paths are short; the folder of the results may not be.
     with ExitStack() as stack:
-        machine = Path(tempfile.mkdtemp(prefix="xenaudio-"))
-        stack.callback(shutil.rmtree, machine, ignore_errors=True)
-        xen = stack.enter_context(
-            _running(
-                "stand-in for Xen", out / "localhv.log", "localhv", "serve", "--dir", str(machine)
-            )
-        )
-        _wait_for(machine / "control", xen)
+        scratch = Path(tempfile.mkdtemp(prefix="xenaudio-"))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         (out / "backend.jsonl").touch()
-        backend = stack.enter_context(
-            _running(
-                "backend",
-                out / "backend.log",
-                "serve",
-                *("--hv", str(machine / "dom0")),
-                *("--output", f"file:{out / 'played.wav'}"),
-                *("--stats", str(out / "backend.jsonl")),
-            )
-        )
-        try:
-            request(machine, "create", name=GUEST, vsnd=_vsnd(clip))
-        except LocalHvError as error:
-            backend.check_alive()
-            raise DemoError(str(error)) from error
+        serve = ["--output", settings.output or f"file:{out / 'played.wav'}"]
+        serve += ["--stats", str(out / "backend.jsonl")]
+        machine = stack.enter_context(stand_in(scratch / "hv", out, serve))
+        address = machine.create(GUEST, _vsnd(clip))
         guest = stack.enter_context(
-            _running(
-                "guest",
-                out / "guest.log",
-                *("localhv", "run", "--dir", str(machine), GUEST, "--"),
-                *COMMAND,
-                *("play", str(clip.path), "--quiet", "--stats", str(out / "guest.json")),
-                *("--period-ms", str(period_ms), "--buffer-ms", str(buffer_ms)),
+            CLIENTS[settings.client](
+                clip=clip,
+                address=address,
+                scratch=scratch,
+                out=out,
+                period_ms=settings.period_ms,
+                buffer_ms=settings.buffer_ms,
             )
         )
-        guest.prefer()
         with (out / "backend.jsonl").open() as stats:
-            measured = _follow(clip, stats, guest, backend, begin)
-    measured.guest = json.loads((out / "guest.json").read_text())
-    return finish_report(clip, out, measured)
+            measured = _follow(clip, stats, guest, machine.backend)
+    measured.begin_s = begin - float(os.environ.get("XENAUDIO_SETUP_S", "0"))
+    guest.finish(measured)
+    return finish_report(clip, out, measured, compared=settings.output is None)
 
 
-def _follow(
-    clip: Clip, stats: TextIO, guest: _Process, backend: _Process, begin: float
-) -> Measured:
-    """Watch until the guest has played the clip."""
+def _follow(clip: Clip, stats: TextIO, guest: Guest, backend: Process) -> Measured:
+    """Play, and watch until all was heard."""
     watcher = _Watcher(stats, clip)
+    watcher.begin()
     started: dict[str, Usage] = {}
     used: dict[str, Usage] = {}
-    while guest.poll() is None:
-        backend.check_alive()
-        watcher.look()
-        if watcher.playing and not started:
-            started = {"guest": Usage.of(guest.pid), "backend": Usage.of(backend.pid)}
-            print(f"demo: playing {clip.title}", file=sys.stderr)
-        elif started and watcher.last["frames_out"] < clip.frames:
-            used = {
-                "guest": Usage.of(guest.pid).since(started["guest"]),
-                "backend": Usage.of(backend.pid).since(started["backend"]),
-            }
-        time.sleep(LOOK_SECONDS)
-    if guest.poll() != 0:
-        raise guest.failed(f"ended with status {guest.poll()}")
-    # The device is still there: one more interval brings the last statistics.
-    time.sleep(2 * LOOK_SECONDS)
+    player = guest.play()
+    carrier = player.pid if guest.pid is None else guest.pid
+    try:
+        while player.poll() is None:
+            backend.check_alive()
+            watcher.look()
+            if watcher.playing and not started:
+                started = {"guest": Usage.of(carrier), "backend": Usage.of(backend.pid)}
+                print(f"demo: playing {clip.title}, through {guest.through}", file=sys.stderr)
+            elif started and watcher.played < clip.frames:
+                used = {
+                    "guest": Usage.of(carrier).since(started["guest"]),
+                    "backend": Usage.of(backend.pid).since(started["backend"]),
+                }
+            time.sleep(LOOK_SECONDS)
+    finally:
+        player.stop()
+    if player.poll() != 0:
+        raise player.failed(f"ended with status {player.poll()}")
+    # What is under way is still heard, and one more interval brings the last statistics.
+    time.sleep(guest.tail_s + 2 * LOOK_SECONDS)
     watcher.finish()
     if not watcher.last:
         raise backend.failed("tells nothing of what it played")
-    setup_s = None
-    if watcher.trace:
-        # By the backend's clock, which is time.monotonic's: it is looked at only now and then.
-        setup_s = watcher.trace[0][0] / 1e9 - begin
-        setup_s += float(os.environ.get("XENAUDIO_SETUP_S", "0"))
     return Measured(
-        setup_s=setup_s,
         usage=used,
         backend=watcher.last,
         trace=watcher.trace,
+        through=guest.through,
     )
