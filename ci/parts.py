@@ -183,11 +183,10 @@ def pulse() -> Iterator[Result]:
         reason = "PulseAudio's private headers are not here (ci/dist --headers)"
         yield Result("PulseAudio's modules", "skipped", reason)
         return
-    options = ["-Dpulse=enabled", "-Dtests=disabled"]
-    plain = meson_build("pulse", "gcc", *options)
-    checked = meson_build("pulse-asan", "gcc", *options, "-Db_sanitize=address,undefined")
+    options = ["-Dpulse=enabled", "-Dtests=disabled", "-Db_sanitize=address,undefined"]
+    checked = meson_build("pulse-asan", "gcc", *options)
     modules = {
-        "XENAUDIO_PULSE_MODULES": str(TREE / plain / "csrc/pulse"),
+        "XENAUDIO_PULSE_MODULES": str(TREE / "build/modules/csrc/pulse"),
         "XENAUDIO_PULSE_MODULES_ASAN": str(TREE / checked / "csrc/pulse"),
     }
     # One after the other: they are about when sound is heard.
