@@ -230,7 +230,8 @@ class Dom0:
     def restore(self, guest: Guest) -> None:
         """Restore a saved guest, as another domain, and wait until commands can be run in it."""
         self.run(f"xl restore /host/{guest.name}.saved && rm /host/{guest.name}.saved", limit=300.0)
-        guest.domid = int(self.run(f"xl domid {guest.name}").out)
+        saved, guest.domid = guest.domid, int(self.run(f"xl domid {guest.name}").out)
+        self.machine.moved(saved, guest.domid)
         self._guests[guest.domid] = guest
         guest.await_agent()
 

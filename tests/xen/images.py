@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Makes what is booted, in build/xen/, from Debian packages and this tree.
+"""Makes what is booted, from Debian packages and this tree.
 
     xen, vmlinux   the hypervisor, and the kernel of dom0 and of the guests
-    initramfs      domain/ and the kernel modules it needs, for dom0 and the guests alike
     root.ext2      a Debian root, for dom0 and the guests alike
+    initramfs      domain/ and the kernel modules it needs, for dom0 and the guests alike
     tree.ext4      the tree being tested (for dom0 and those guests that get it), and what xl boots
 
-Packages come from the machine's own apt sources. What is made of packages is kept until their
-versions change; the initramfs and the tree's image are made each time, which takes seconds.
+Packages come from the machine's own apt sources. What is made of packages is kept, for all clones
+of this tree, in ~/.cache/xenaudio (XDG_CACHE_HOME), until nobody has used it for a month; the rest
+is made in build/xen each time, which takes seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +31,10 @@ from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-CACHE = TREE / "build/xen"
+BUILD = TREE / "build/xen"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenaudio"
+KEPT = 30 * 86400
+"""Seconds after its last use for which a base is kept."""
 
 ROOT_PACKAGES = [
     "python3",  # the agent, and our code
@@ -38,6 +43,8 @@ ROOT_PACKAGES = [
     "alsa-utils",  # aplay and arecord, as the stock guest's user has them
     "kmod",
     "xenstore-utils",
+    "pulseaudio",  # our modules' daemon, and its clients
+    "pulseaudio-utils",
 ]
 MODULES = [
     # dom0's disk, and what the initramfs puts together
@@ -81,29 +88,37 @@ def run(argv: Sequence[str | Path], cwd: Path | None = None) -> str:
 
 def make() -> Images:
     """Make all images, once for all processes of a test run. ImageError."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
-    made_for = CACHE / "made-for"
-    with _locked(CACHE / "lock"):
-        packages = _packages()
-        base = CACHE / _key(packages)
-        if not base.exists():
-            _make_base(base, packages)
+    made_for = BUILD / "made-for"
+    base = _base()
+    with _locked(BUILD / "lock"):
         if not (run_id and made_for.exists() and made_for.read_text() == run_id):
             made_for.unlink(missing_ok=True)
-            for other in CACHE.glob("base-*"):
-                if other != base:
-                    shutil.rmtree(other)
             _make_initramfs(base)
             _make_tree(base)
             made_for.write_text(run_id)
     return Images(
-        base / "xen", base / "vmlinux", CACHE / "initramfs", base / "root.ext2", CACHE / "tree.ext4"
+        base / "xen", base / "vmlinux", BUILD / "initramfs", base / "root.ext2", BUILD / "tree.ext4"
     )
+
+
+def _base() -> Path:
+    """Return the folder of what depends on packages only; makes it when it is not there."""
+    packages = _packages()
+    base = CACHE / _key(packages)
+    with _locked(CACHE / "lock"):
+        for other in CACHE.glob("base-*"):
+            if time.time() - other.stat().st_mtime > KEPT:
+                shutil.rmtree(other)
+        if not base.exists():
+            _make_base(base, packages)
+        os.utime(base)
+    return base
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -227,7 +242,7 @@ def _keep_modules(unpacked: Path, modules: Path, version: str) -> None:
 
 
 def _make_initramfs(base: Path) -> None:
-    stage = CACHE / "initramfs.d"
+    stage = BUILD / "initramfs.d"
     shutil.rmtree(stage, ignore_errors=True)
     shutil.copytree(base / "modules", stage)
     shutil.copytree(HERE / "domain", stage / "harness", ignore=_not_source)
@@ -246,25 +261,34 @@ def _make_initramfs(base: Path) -> None:
     )
     if made.returncode != 0:
         raise ImageError(f"cpio: {made.stderr.decode()}")
-    (CACHE / "initramfs").write_bytes(made.stdout)
+    (BUILD / "initramfs").write_bytes(made.stdout)
     shutil.rmtree(stage)
+
+
+def _install_modules(root: Path) -> None:
+    """Install PulseAudio's modules, as ci/setup has built them, below a folder."""
+    built = TREE / "build/modules"
+    if not built.exists():
+        raise ImageError("PulseAudio's modules are not built: run ci/setup test")
+    run(["meson", "install", "-C", built, "--no-rebuild", "--destdir", root])
 
 
 def _make_tree(base: Path) -> None:
     if not (TREE / "xenaudio/core/_core.abi3.so").exists():
         raise ImageError("the extension is not built: run ci/setup test")
-    stage = CACHE / "tree.d"
+    stage = BUILD / "tree.d"
     shutil.rmtree(stage, ignore_errors=True)
     shutil.copytree(TREE / "xenaudio", stage / "xenaudio", ignore=_not_source)
+    _install_modules(stage / "root")
     # The image is read-only, and an emulated CPU compiles slowly.
     where = ["-s", str(stage), "-p", "/opt/xenaudio"]
     python = ["/usr/bin/python3", "-m", "compileall", "-q"]
     run([*python, "--invalidation-mode=unchecked-hash", *where, stage])
     (stage / "boot").mkdir()
     shutil.copy(base / "vmlinux", stage / "boot")
-    shutil.copy(CACHE / "initramfs", stage / "boot")
+    shutil.copy(BUILD / "initramfs", stage / "boot")
     size = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
-    image = CACHE / "tree.ext4"
+    image = BUILD / "tree.ext4"
     image.unlink(missing_ok=True)
     room = f"{size // 1024 * 11 // 10 + 4096}k"
     format = ["/usr/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal"]

@@ -77,7 +77,8 @@ class Job:
         self.command = command
         self._machine = machine
         self._number = number
-        self._domain = domain
+        self.domain = domain
+        """Where it runs."""
         self._ended = threading.Event()
         self._answer: dict[str, Any] = {}
 
@@ -93,7 +94,7 @@ class Job:
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to the command and whatever it started."""
-        self._machine.send({"id": self._number, "domain": self._domain, "signal": int(number)})
+        self._machine.send({"id": self._number, "domain": self.domain, "signal": int(number)})
 
     def wait(self, limit: float = LIMIT) -> Done:
         """Wait for its end. MachineError, after killing it, if that takes over `limit` seconds."""
@@ -228,6 +229,12 @@ class Machine:
         """Begin a shell script in a domain."""
         shown = f"domain {domain}: {script}"
         return self._begin_job(domain, shown, {"argv": ["/bin/sh", "-c", script]})
+
+    def moved(self, domain: int, now: int) -> None:
+        """Find the commands of a domain in another one from now on: it was saved and restored."""
+        for job in self._jobs.values():
+            if job.domain == domain:
+                job.domain = now
 
     def run(self, script: str, domain: int = 0, limit: float = LIMIT) -> Done:
         """Run a shell script in a domain to its end, which may be a failure."""
