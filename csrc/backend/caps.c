@@ -54,6 +54,13 @@ static uint32_t period_frames_min(uint32_t rate)
     return larger(frames, 1);
 }
 
+static uint32_t suited_frames(const struct xa_caps *caps, uint32_t rate)
+{
+    uint64_t frames = (uint64_t) rate * caps->buffer_us_suited / 1000000u;
+
+    return frames < UINT32_MAX ? (uint32_t) frames : UINT32_MAX;
+}
+
 int xa_caps_narrow(const struct xa_caps *caps, struct xensnd_query_hw_param *ranges)
 {
     struct xensnd_query_hw_param r = *ranges;
@@ -75,6 +82,7 @@ int xa_caps_narrow(const struct xa_caps *caps, struct xensnd_query_hw_param *ran
     r.period.max = smaller(r.period.max, buffer_most / 2);
     r.buffer.min = larger(r.buffer.min, 2 * smaller(r.period.min, UINT32_MAX / 2));
     r.buffer.max = smaller(r.buffer.max, buffer_most);
+    r.buffer.min = larger(r.buffer.min, smaller(suited_frames(caps, r.rates.min), r.buffer.max));
     /* Two periods are the least that a buffer holds. */
     r.period.max = smaller(r.period.max, r.buffer.max / 2);
     if (r.period.min > r.period.max || r.buffer.min > r.buffer.max)

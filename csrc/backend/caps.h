@@ -21,6 +21,9 @@ struct xa_caps {
     uint32_t rate_count;
     uint32_t channels_min, channels_max; /* 0 channels are never allowed */
     uint32_t buffer_octets_max;          /* of the shared buffer; never more than XA_BUFFER_MOST */
+    /* The least buffer that suits the route, microseconds: the answer to a query, no more. 0: any,
+     * for what is taken is heard at once. */
+    uint32_t buffer_us_suited;
 };
 /* cffi: end */
 

@@ -74,8 +74,10 @@ int xa_route_narrow(const struct xa_route *route, bool capture, struct xa_caps *
     if (!xa_route_built(route->kind))
         return -ENOTSUP;
 #ifdef XA_HAVE_PULSE
-    if (route->kind == XA_ROUTE_PULSE)
+    if (route->kind == XA_ROUTE_PULSE) {
+        caps->buffer_us_suited = capture ? 0 : XA_PULSE_BUFFER_US;
         return keep_formats(caps, xa_pulse_holds);
+    }
 #endif
     if (route->kind != XA_ROUTE_FILE)
         return 0;

@@ -90,19 +90,23 @@ static void set_timer(struct xa_engine *engine, uint64_t deadline)
     timerfd_settime(engine->timer_fd, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
-static void handle_events(struct xa_engine *engine, const struct epoll_event *events, int count,
+/* Whether the timer was among them. */
+static bool handle_events(struct xa_engine *engine, const struct epoll_event *events, int count,
                           uint64_t now)
 {
+    bool timed = false;
+
     for (int i = 0; i < count; i++) {
         uint64_t value;
 
-        if (events[i].data.ptr == &engine->wake_fd) {
-            if (eventfd_read(engine->wake_fd, &value) < 0)
-                continue;
-        } else if (events[i].data.ptr != &engine->timer_fd) {
+        if (events[i].data.ptr == &engine->timer_fd)
+            timed = true;
+        else if (events[i].data.ptr != &engine->wake_fd)
             xa_back_stream_woken(events[i].data.ptr, now);
-        }
+        else if (eventfd_read(engine->wake_fd, &value) < 0)
+            continue;
     }
+    return timed;
 }
 
 static void *run_engine(void *user)
@@ -132,10 +136,11 @@ static void *run_engine(void *user)
         pthread_mutex_lock(&engine->mutex);
 
         now = xa_monotonic_ns();
-        /* Events are level-triggered: those of streams that are still there come again. */
-        if (removals == engine->removals)
-            handle_events(engine, events, count, now);
-        if (now >= armed)
+        /* Events are level-triggered, but the timer's: those of streams that are still there come
+         * again. A timer that fired is set again even if this clock says that it is not time yet:
+         * the kernel's may be ahead of what a program reads by a moment. */
+        if (removals != engine->removals || handle_events(engine, events, count, now) ||
+            now >= armed)
             armed = UINT64_MAX;
         for (struct xa_back_stream *s = engine->streams; s; s = s->next)
             if (xa_back_stream_deadline(s) <= now)

@@ -119,6 +119,7 @@ struct xa_trace_point {
     uint64_t frames;  /* played (or captured) since OPEN */
     uint32_t fill;    /* frames stored then */
     uint32_t open;    /* which OPEN of the stream, from 1 */
+    uint64_t silent;  /* playback: frames of silence since OPEN, because the guest was late */
 };
 
 /* Takes up to `most` of the points recorded since the last call, oldest first; their number. The

@@ -25,6 +25,10 @@
 
 #include "backend/endpoint.h"
 
+/* Of a guest's buffer that suits a server: it is left half of it, and with less than 4 ms it would
+ * have to wake up a thousand times a second. Microseconds. */
+#define XA_PULSE_BUFFER_US 8000u
+
 /* Whether PulseAudio has the format. */
 bool xa_pulse_holds(const struct xa_format *format);
 

@@ -178,6 +178,8 @@ static void finish_job(struct xa_back_stream *s)
         s->job.pcm = NULL;
         s->sent = 0;
         s->stats.opens++;
+        s->silent_before = s->transport.frames_silent;
+        s->accounted = 0;
         s->stats.format = params->format->code;
         s->stats.rate = params->rate;
         s->stats.channels = params->channels;
@@ -245,6 +247,7 @@ static void record(struct xa_back_stream *s, uint64_t now)
         .frames = t->moved / frame,
         .fill = t->fifo.fill / frame,
         .open = (uint32_t) s->stats.opens,
+        .silent = t->frames_silent - s->silent_before,
     };
 }
 
@@ -255,13 +258,15 @@ static void spend(struct xa_back_stream *s, uint64_t now, uint32_t tokens)
 
 static void advance(struct xa_back_stream *s, uint64_t now)
 {
-    uint64_t moved = s->transport.moved;
+    uint64_t moved;
 
     if (xa_transport_advance(&s->transport, now)) {
         spend(s, now, 1);
         send_position(s, now);
     }
-    moved = s->transport.moved - moved;
+    /* A WRITE may have moved samples too. */
+    moved = s->transport.moved - s->accounted;
+    s->accounted = s->transport.moved;
     if (moved) {
         spend(s, now, 1 + (uint32_t) (moved / XA_OCTETS_PER_TOKEN));
         record(s, now);

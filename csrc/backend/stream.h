@@ -64,6 +64,8 @@ struct xa_back_stream {
     struct xa_back_stream_stats stats;
     struct xa_trace_point trace[XA_TRACE_POINTS];
     uint32_t trace_put, trace_got;
+    uint64_t silent_before; /* frames, when the PCM was opened */
+    uint64_t accounted;     /* octets moved since then that the trace and the allowance know of */
 };
 
 /* The guest's event channel fired. */

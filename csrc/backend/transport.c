@@ -58,9 +58,8 @@ static void play(struct xa_transport *t, uint64_t now)
 {
     struct xa_output *output = t->pcm->output;
     const struct xa_pcm_params *params = &t->pcm->params;
-    uint32_t frame = params->frame_octets, period = period_of(params);
+    uint32_t frame = params->frame_octets;
     uint64_t wanted = output->ops->wants(output, now), most = most_at_once(params);
-    uint64_t lacking;
 
     t->unfinished = false;
     while (wanted && t->fifo.fill) {
@@ -90,18 +89,28 @@ static void play(struct xa_transport *t, uint64_t now)
             return;
         }
     }
-    if (wanted && (lacking = output->ops->lacks(output, now)) > 0) {
-        uint64_t frames = (period - t->run_on) / frame;
+}
 
-        if (frames > lacking)
-            frames = lacking;
-        output->ops->silence(output, (uint32_t) frames);
-        t->frames_silent += frames;
-        t->run_on += (uint32_t) frames * frame;
-        if (t->run_on >= period) {
-            clock_stop(t, now, false);
-            t->dry_stop = true;
-        }
+/* Where samples ran out. In advance only: the position that it takes on is to be told. */
+static void play_silence(struct xa_transport *t, uint64_t now)
+{
+    struct xa_output *output = t->pcm->output;
+    uint32_t frame = t->pcm->params.frame_octets, period = period_of(&t->pcm->params);
+    uint64_t frames = (period - t->run_on) / frame, lacking;
+
+    if (t->unfinished || t->fifo.fill || !output->ops->wants(output, now))
+        return;
+    lacking = output->ops->lacks(output, now);
+    if (lacking == 0)
+        return;
+    if (frames > lacking)
+        frames = lacking;
+    output->ops->silence(output, (uint32_t) frames);
+    t->frames_silent += frames;
+    t->run_on += (uint32_t) frames * frame;
+    if (t->run_on >= period) {
+        clock_stop(t, now, false);
+        t->dry_stop = true;
     }
 }
 
@@ -166,6 +175,7 @@ bool xa_transport_advance(struct xa_transport *t, uint64_t now)
         bool clamped;
 
         play(t, now);
+        play_silence(t, now);
         position =
             xa_position_heard(t->moved + t->skipped,
                               (uint64_t) output->ops->delay(output, now) * params->frame_octets,

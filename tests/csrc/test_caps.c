@@ -126,6 +126,22 @@ static void a_period_is_at_most_half_of_the_buffer(void)
     CHECK_EQ(r.buffer.min, 600);
 }
 
+static void a_buffer_that_suits_the_route_is_told_but_not_enforced(void)
+{
+    struct xa_caps caps = usual_caps();
+    struct xensnd_query_hw_param r = everything();
+
+    caps.buffer_us_suited = 8000;
+    r.rates.min = r.rates.max = 48000;
+    CHECK_EQ(narrow(&caps, &r), 0);
+    CHECK_EQ(r.buffer.min, 384);
+    r = everything();
+    r.rates.min = r.rates.max = 48000;
+    r.buffer.max = 100;
+    CHECK_EQ(narrow(&caps, &r), 0);
+    CHECK_EQ(r.buffer.min, 100);
+}
+
 static void impossible_queries_are_refused_unchanged(void)
 {
     struct xa_caps caps = usual_caps();
@@ -333,6 +349,7 @@ int main(void)
     a_range_of_rates_shrinks_to_rates_that_exist();
     larger_frames_leave_fewer_of_them();
     a_period_is_at_most_half_of_the_buffer();
+    a_buffer_that_suits_the_route_is_told_but_not_enforced();
     impossible_queries_are_refused_unchanged();
     nothing_configured_allows_nothing();
     no_channels_are_never_allowed();

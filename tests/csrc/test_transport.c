@@ -860,8 +860,23 @@ static void an_output_that_stores_is_given_no_silence_before_a_gap_is_heard(void
     CHECK(!output.held);
 }
 
+/* A backend that looks at the ring late finds the guest's last samples and their end at once. */
+static void samples_that_come_too_late_for_all_that_is_due_are_told_of(void)
+{
+    open_pcm(false, PERIOD);
+    CHECK_EQ(write_frames(0, 1, 20), 0);
+    CHECK_EQ(trigger(XENSND_OP_TRIGGER_START), 0);
+    now += 60 * TICK;
+    CHECK_EQ(xa_transport_write(&t, now, 20 * FRAME, 10 * FRAME), 0);
+    CHECK(!t.dry_stop);
+    CHECK(xa_transport_advance(&t, now));
+    CHECK_EQ(t.position, (30 + PERIOD) * FRAME);
+    CHECK(t.dry_stop);
+}
+
 int main(void)
 {
+    samples_that_come_too_late_for_all_that_is_due_are_told_of();
     data_is_in_the_order_of_the_requests_whatever_their_offsets();
     octets_outside_of_the_buffer_or_in_part_frames_are_refused();
     nothing_open_refuses_everything_and_has_no_deadline();

@@ -4,7 +4,7 @@
 One object a line, for each stream at each interval and once more when it ends: `time_ns`
 (CLOCK_MONOTONIC), `guest`, `device`, `pcm`, `stream`, `unique_id`, `domid`, `capture`, `route`,
 `stats` (the fields of xenaudio.core.engine.StreamStats) and `trace` (lists of time_ns, frames,
-fill, open).
+fill, open, silent).
 """
 
 from __future__ import annotations

@@ -141,6 +141,7 @@ class TracePoint(NamedTuple):
     frames: int
     fill: int
     open: int
+    silent: int = 0
 
 
 class ConnectError(XenAudioError):
@@ -266,7 +267,7 @@ class BackendStream:
         points = ffi.new("struct xa_trace_point[]", most)
         count = check(lib.xa_back_stream_read_trace(self._connected(), points, most), "trace")
         return [
-            TracePoint(p.time_ns, p.frames, p.fill, p.open)
+            TracePoint(p.time_ns, p.frames, p.fill, p.open, p.silent)
             for p in (points[i] for i in range(count))
         ]
 

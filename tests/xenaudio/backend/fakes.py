@@ -125,7 +125,7 @@ class FakeStream:
         return dataclasses.replace(STATS, broken=self.broken)
 
     def trace(self) -> list[TracePoint]:
-        return [TracePoint(1, 2, 3, 4)]
+        return [TracePoint(1, 2, 3, 4, 5)]
 
     def disconnect(self) -> None:
         self.engine.streams.remove(self)

@@ -96,4 +96,4 @@ def test_a_line_of_statistics_names_its_stream() -> None:
     assert entry["capture"] is False
     assert entry["route"] == "null"
     assert entry["stats"]["state"] == 0
-    assert entry["trace"] == [[1, 2, 3, 4]]
+    assert entry["trace"] == [[1, 2, 3, 4, 5]]
