@@ -145,7 +145,7 @@ def _latencies(measured: Measured, begin_ns: int) -> list[tuple[float, float]]:
     written.sort()
     counts = [frames for frames, _at in written]
     found = []
-    for at, frames, _fill, _open in measured.trace:
+    for at, frames, *_ in measured.trace:
         # The guest's first entry that covers the frame just heard.
         i = bisect.bisect_left(counts, frames)
         if frames > 0 and i < len(written):
@@ -221,7 +221,7 @@ def finish_report(
             f"{clip.sample_format}; bit-exact: {exact}",
             [
                 ((at - begin) / 1e9, 1000 * fill / clip.rate)
-                for at, _frames, fill, _ in measured.trace
+                for at, _frames, fill, *_ in measured.trace
                 if at >= begin
             ],
             latency,
