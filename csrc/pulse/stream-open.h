@@ -43,7 +43,7 @@
 #define XA_PULSE_PERIOD_MOST UINT64_C(25000)
 
 /* What a position may be late before a sink or source goes on without, microseconds. */
-#define XA_PULSE_LATE UINT64_C(65000)
+#define XA_PULSE_LATE UINT64_C(45000)
 /* Who looks for it so much too late gives the backend a little more time. */
 #define XA_PULSE_OVERSLEPT UINT64_C(5000)
 #define XA_PULSE_EXCUSE UINT64_C(20000)
