@@ -36,7 +36,7 @@
 #define LATE_MS 20
 
 /* Less than that no server plays without gaps, whatever the guest's buffer is. Milliseconds. */
-#define AHEAD_LEAST_MS 6
+#define AHEAD_LEAST_MS 4
 
 /* A device that was suspended for longer than that went on without what it was given before. */
 #define SUSPENDED_LONG (200 * MS)
