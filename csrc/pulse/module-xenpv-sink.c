@@ -137,23 +137,10 @@ static bool is_wanted(void *user)
     return PA_SINK_IS_OPENED(u->sink->thread_info.state);
 }
 
-/* Has PulseAudio know what the least latency is: it takes it off what it stores itself. */
-static void follow_least_latency(struct userdata *u)
-{
-    pa_usec_t most = u->sink->thread_info.max_latency;
-    pa_usec_t least =
-        PA_MAX(xa_pulse_us(&u->run.stream, u->run.stream.least_frames), XA_PULSE_LATENCY_MIN);
-
-    least = PA_MIN(least, most);
-    if (least != u->sink->thread_info.min_latency)
-        pa_sink_set_latency_range_within_thread(u->sink, least, most);
-}
-
 static void start(void *user, struct xa_stream *front)
 {
     struct userdata *u = user;
 
-    follow_least_latency(u);
     u->sound_until = 0;
     fill(u, front);
 }

@@ -12,7 +12,8 @@
  * part of the latency as long as the largest buffer.)
  *
  * To play, the buffer is the latency, and all of it is filled. A backend says how small it may be
- * when it is asked (HW_PARAM_QUERY); that is then the least latency of a sink. If it can be next to
+ * when it is asked (HW_PARAM_QUERY), and then it is no smaller. PulseAudio is not told of that as
+ * the sink's least latency: it would store as much again for each client. If it can be next to
  * nothing, samples are heard as they are taken, and it has two periods: each time that one was
  * heard it is filled up again, and the other one is how late this side may be. Else the output has
  * a delay of its own, and half of the buffer is left to that: then it has four, because positions
