@@ -545,6 +545,14 @@ static struct xa_caps any_caps(void)
                             .buffer_octets_max = 65536};
 }
 
+static bool same_caps(const struct xa_caps *a, const struct xa_caps *b)
+{
+    return a->formats == b->formats && !memcmp(a->rates, b->rates, sizeof(a->rates)) &&
+           a->rate_count == b->rate_count && a->channels_min == b->channels_min &&
+           a->channels_max == b->channels_max && a->buffer_octets_max == b->buffer_octets_max &&
+           a->buffer_us_suited == b->buffer_us_suited;
+}
+
 static void a_route_narrows_what_the_card_can_do(void)
 {
     const uint64_t iec = UINT64_C(3) << XENSND_PCM_FORMAT_IEC958_SUBFRAME_LE;
@@ -552,9 +560,9 @@ static void a_route_narrows_what_the_card_can_do(void)
     struct xa_caps caps = any_caps(), before = any_caps();
 
     CHECK_EQ(xa_route_narrow(&route, false, &caps), 0);
-    CHECK_EQ(memcmp(&caps, &before, sizeof(caps)), 0);
+    CHECK(same_caps(&caps, &before));
     CHECK_EQ(xa_route_narrow(&route, true, &caps), 0);
-    CHECK_EQ(memcmp(&caps, &before, sizeof(caps)), 0);
+    CHECK(same_caps(&caps, &before));
 
     route = file_route("r.wav");
     CHECK_EQ(xa_route_narrow(&route, false, &caps), 0);
