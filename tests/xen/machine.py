@@ -128,7 +128,7 @@ def qemu(
         *("-drive", f"file={images.tree},id=tree,{disk}", "-device", "virtio-blk-pci,drive=tree"),
     ]
     return [
-        *("qemu-system-x86_64", "-M", "pc", "-cpu", CPU, "-m", "1536", "-smp", "1"),
+        *("qemu-system-x86_64", "-M", "pc", "-cpu", CPU, "-m", "2048", "-smp", "1"),
         *("-accel", "tcg,thread=single,tb-size=256", "-icount", f"shift=1,sleep={sleep}"),
         *("-display", "none", "-vga", "none"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-net", "none", "-serial", serial),
