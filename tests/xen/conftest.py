@@ -21,13 +21,17 @@ from .machine import Machine, MachineError
 TIMEOUT = 900
 """Seconds for a scenario, without its fixtures: the boot, and lasting guests, have their own."""
 
-ONE_MACHINE = {"test_conformance", "test_faults", "test_hostile", "test_pvh", "test_stock"}
+ONE_MACHINE = {
+    *("test_backend", "test_conformance", "test_faults"),
+    *("test_hostile", "test_pvh", "test_stock"),
+}
 """The files for one of two processes, the rest are for the other: both take about as long, and most
 guests are created on one machine only."""
 
 _machines: list[Dom0] = []
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist's own looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(TIMEOUT, func_only=True))
