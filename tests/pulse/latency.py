@@ -121,8 +121,10 @@ def compare(
     lines = [line for line in stats if line["stream"] == stream]
     trace = np.array([point for line in lines for point in line["trace"]])
     measured, error = [], []
-    # Each OPEN has a file.
-    for opened, file in enumerate(files_of(played), 1):
+    # Each OPEN has a file, except a first one that is closed before its file is made.
+    files = files_of(played)
+    first = int(trace[:, 3].max()) - len(files) + 1
+    for opened, file in enumerate(files, first):
         frames = _frames_of(file)
         points = trace[trace[:, 3] == opened]
         if not frames.any() or len(points) == 0:
@@ -139,4 +141,9 @@ def compare(
             if place >= 0 and after < len(places):
                 measured.append((began[after] + place * 1e9 / RATE - at) / 1e6)
                 error.append(latency_us / 1e3 - measured[-1])
+    assert measured, (
+        f"no figure can be checked: {len(log.latency)} figures, {len(trace)} points of OPENs"
+        f" {sorted(set(trace[:, 3].tolist()))}, files of"
+        f" {[np.count_nonzero(_frames_of(file)) for file in files]} frames"
+    )
     return Comparison(np.array(measured), np.array(error))
