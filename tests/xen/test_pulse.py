@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterator
 
@@ -117,10 +118,16 @@ def test_plays_and_records_bit_exact_beside_a_stock_guest(
     pulse.guest.check(spoken, path)
 
 
+def goes_on(pattern: Pattern, pieces: list[tuple[int, int]]) -> None:
+    """What was played while there was no backend was not heard; the rest was, in order and once."""
+    assert pieces
+    assert all(begin >= end for (_, end), (begin, _) in itertools.pairwise(pieces)), pieces
+    assert pieces[-1][1] == pattern.frames
+
+
 def test_goes_on_when_the_backend_is_killed_and_started_again(
     dom0: Dom0, backend: Backend, pulse: PulseAudio
 ) -> None:
-    """What is played while there is no backend is not heard, and nothing is heard twice."""
     pattern = Pattern(frames=8 * 48000, seed=84)
     dom0.forget_played(pulse.guest)
     playing = pulse.play(pattern)
@@ -128,7 +135,7 @@ def test_goes_on_when_the_backend_is_killed_and_started_again(
     backend.ended()
     dom0.start_backend()
     playing.done()
-    assert_continued(pattern, dom0.pieces(pattern, pulse.guest), lost=pattern.frames)
+    goes_on(pattern, dom0.pieces(pattern, pulse.guest))
 
 
 def test_goes_on_in_a_guest_saved_and_restored(dom0: Dom0, pulse: PulseAudio) -> None:
@@ -139,7 +146,7 @@ def test_goes_on_in_a_guest_saved_and_restored(dom0: Dom0, pulse: PulseAudio) ->
     await_nothing_left(dom0, pulse.guest)
     dom0.restore(pulse.guest)
     playing.done()
-    assert_continued(pattern, dom0.pieces(pattern, pulse.guest), lost=pattern.frames)
+    goes_on(pattern, dom0.pieces(pattern, pulse.guest))
     # Linux stops with a BUG when an event channel is closed that was lost on the way.
     assert "BUG" not in pulse.guest.run("dmesg").out
 
