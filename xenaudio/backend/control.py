@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import socket
-import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+
+from xenaudio.core.unixsocket import listening_at
 
 log = logging.getLogger(__name__)
 
@@ -34,35 +34,6 @@ ANSWER_SECONDS = 5.0
 
 class ControlError(Exception):
     """The service cannot be asked, or did not answer."""
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
-@contextlib.contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """Listen on a path, in place of a service that was killed. OSError with the path in it."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
-            path.unlink()
-        mask = os.umask(0o117)
-        try:
-            sock.bind(str(path))
-        finally:
-            os.umask(mask)
-        sock.listen()
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    try:
-        yield sock
-    finally:
-        sock.close()
-        path.unlink(missing_ok=True)
 
 
 @contextlib.asynccontextmanager
@@ -83,7 +54,7 @@ async def serve(path: Path, status: Callable[[], dict[str, Any]]) -> AsyncIterat
             clients.discard(task)
             writer.close()
 
-    with _listening(path) as sock:
+    with listening_at(path, 0o660) as sock:
         server = await asyncio.start_unix_server(answer, sock=sock, limit=REQUEST_MOST)
         try:
             yield

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import stat
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from xenaudio.backend.logformat import set_up
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.hv import Hypervisor
 from xenaudio.core.systemd import listening, notify
+from xenaudio.core.unixsocket import listening_at
 from xenaudio.guestd.service import Service
 from xenaudio.guestd.wire import SOCKET
 
@@ -57,28 +57,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-def _listen(path: Path, stack: ExitStack) -> socket.socket:
-    """Listen on a path; it goes with the stack. OSError when somebody listens there already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
-        path.unlink()  # of one that was killed
-    try:
-        sock.bind(str(path))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    stack.callback(path.unlink, missing_ok=True)
-    # Who may have what is not the socket's to decide.
-    path.chmod(0o666)
-    sock.listen()
-    return sock
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
 async def _serve(hv: Hypervisor, sockets: list[socket.socket]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -106,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
         hv = stack.enter_context(Hypervisor(args.hv))
         sockets = [stack.enter_context(sock) for sock in listening()]
         if args.socket is not None or not sockets:
-            sockets.append(_listen(args.socket or Path(SOCKET), stack))
+            # Who may have what is not the socket's to decide.
+            path = args.socket or Path(SOCKET)
+            sockets.append(stack.enter_context(listening_at(path, 0o666)))
         try:
             asyncio.run(_serve(hv, sockets))
         except OSError as error:
