@@ -44,7 +44,7 @@ from xenaudio.backend.cardconfig import (
 )
 from xenaudio.backend.limits import Limits
 from xenaudio.core.engine import RATES_MOST
-from xenaudio.core.format import Format, all_formats, by_name
+from xenaudio.core.format import PULSE_FORMATS, Format, all_formats, by_name
 from xenaudio.core.tomlfile import Table, TomlFile
 from xenaudio.localhv import vsnd
 
@@ -55,21 +55,6 @@ UNIQUE_ID_MOST = 127
 
 # Of module-xenpv-sink and -source (csrc/pulse/device-arguments.c, stream-open.h).
 LATENCY_MS = (2, 2000)
-
-PULSE_FORMATS = {
-    "u8": "u8",
-    "s16_le": "s16le",
-    "s16_be": "s16be",
-    "s24_le": "s24-32le",
-    "s24_be": "s24-32be",
-    "s32_le": "s32le",
-    "s32_be": "s32be",
-    "float_le": "float32le",
-    "float_be": "float32be",
-    "mu_law": "ulaw",
-    "a_law": "alaw",
-}
-"""sndif's names of what PulseAudio has too, and its names (csrc/pulse/card-formats.c)."""
 
 
 @dataclass(frozen=True)

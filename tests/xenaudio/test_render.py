@@ -19,10 +19,10 @@ from expected import EXPECTED
 from guest import open_card, open_stream, stream_of
 from machine import Machine, run_xenaudio
 
-from xenaudio.core.format import all_formats
+from xenaudio.core.format import PULSE_FORMATS, all_formats
 from xenaudio.core.tomlfile import TomlFile, TomlFileError
 from xenaudio.localhv.vsnd import FORMATS, parse
-from xenaudio.render import LATENCY_MS, PULSE_FORMATS, GuestSound
+from xenaudio.render import LATENCY_MS, GuestSound
 from xenaudio.render import parse as parse_description
 
 PULSE = Path(__file__).resolve().parents[2] / "csrc" / "pulse"

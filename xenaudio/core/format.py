@@ -10,6 +10,21 @@ from typing import Any
 
 from xenaudio.core.ffi import ffi, lib
 
+PULSE_FORMATS = {
+    "u8": "u8",
+    "s16_le": "s16le",
+    "s16_be": "s16be",
+    "s24_le": "s24-32le",
+    "s24_be": "s24-32be",
+    "s32_le": "s32le",
+    "s32_be": "s32be",
+    "float_le": "float32le",
+    "float_be": "float32be",
+    "mu_law": "ulaw",
+    "a_law": "alaw",
+}
+"""sndif's names of what PulseAudio has too, and its names (csrc/pulse/card-formats.c)."""
+
 
 class SampleType(Enum):
     """How a sample's octets mean a value."""

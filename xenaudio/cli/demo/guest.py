@@ -15,21 +15,8 @@ from xenaudio.cli.demo.clip import Clip, ClipError
 from xenaudio.cli.demo.report import Measured, samples_of
 from xenaudio.cli.headlesspulse import headless_pulse, sink_modules
 from xenaudio.cli.processes import XENAUDIO, Process, running
+from xenaudio.core.format import PULSE_FORMATS
 
-# sndif's name of a format -> PulseAudio's
-PULSE_FORMATS = {
-    "u8": "u8",
-    "s16_le": "s16le",
-    "s16_be": "s16be",
-    "s24_le": "s24-32le",
-    "s24_be": "s24-32be",
-    "s32_le": "s32le",
-    "s32_be": "s32be",
-    "float_le": "float32le",
-    "float_be": "float32be",
-    "mu_law": "ulaw",
-    "a_law": "alaw",
-}
 PULSE_LATENCY_MS = 300.0
 DIRECT_BUFFER_MS = 80.0
 
