@@ -39,6 +39,8 @@ DEFAULT_FILE = Path("/etc/xenaudio/xenaudio.toml")
 DOMID_MOST = 0x7FEF  # below DOMID_FIRST_RESERVED of xen/xen.h
 _DEVICE_MOST = 65535
 _PCM_MOST = 31
+_WHICH = ("guest", "card", "pcm", "unique-id")
+"""Keys that say what a rule is for; the others say what it decides."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def _limit_rule(table: Table) -> LimitRule:
 
 def _names(kind: type[RouteRule] | type[LimitRule]) -> list[str]:
     """Return the keys of what a rule decides."""
-    which = ("guest", "card", "pcm", "unique_id")
-    return [f.name.replace("_", "-") for f in fields(kind) if f.name not in which]
+    names = [field.name.replace("_", "-") for field in fields(kind)]
+    return [name for name in names if name not in _WHICH]
 
 
 def _note_unreachable(
@@ -169,9 +171,8 @@ def parse(file: TomlFile) -> Config:
         Path(file.name),
     )
     file.root.no_more()
-    which = ("guest", "card", "pcm", "unique-id")
     for tables, names in ((routes, _names(RouteRule)), (limits, _names(LimitRule))):
-        _note_unreachable(tables, names, lambda table: not any(key in table for key in which))
+        _note_unreachable(tables, names, lambda table: not any(key in table for key in _WHICH))
     file.finish()
     return config
 
