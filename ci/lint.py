@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pulsecore import DistError, this_suite
+from dist import this_suite
+from pulsecore import DistError
 from runner import Result, command, tail
 
 TREE = Path(__file__).resolve().parents[1]
