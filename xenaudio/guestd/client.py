@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.store import Store
-from xenaudio.localhv.wire import WireError
+from xenaudio.core.xswire import WireError
 
 from . import wire
 from .cards import Cards

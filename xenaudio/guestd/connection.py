@@ -13,16 +13,14 @@ import asyncio
 import errno
 import itertools
 import logging
-import os
 import socket
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xenaudio.core import xswire
 from xenaudio.core.errors import XenAudioError
-from xenaudio.localhv import wire
-from xenaudio.localhv.wire import Header, Type, WireError
+from xenaudio.core.xsoutput import Output
+from xenaudio.core.xswire import Header, Type, WireError
 
 from . import nodes
 from .limits import Limit
@@ -46,18 +44,6 @@ class _Ended(Exception):
 
 
 @dataclass
-class _Message:
-    data: memoryview
-    fds: list[int]
-    event: bytes | None
-
-    def close_fds(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
-        self.fds.clear()
-
-
-@dataclass
 class _Transaction:
     writes: list[Write] = field(default_factory=list)
 
@@ -71,13 +57,11 @@ class Connection:
         sock.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._in = bytearray()
-        self._out: deque[_Message] = deque()
-        self._out_octets = 0
-        self._events: set[bytes] = set()
+        self._out = Output(sock)
+        self._counted = 0  # octets of it
         self._room = asyncio.Event()
         self._room.set()
         self._writing = False
-        self._closed = False
         self._watches: dict[tuple[bytes, bytes], Node] = {}
         self._transactions: dict[int, _Transaction] = {}
         self._numbers = itertools.count(1)
@@ -103,13 +87,13 @@ class Connection:
     # The socket.
 
     async def _receive(self) -> tuple[Header, bytes]:
-        await self._fill(wire.HEADER.size)
-        header = wire.unpack_header(self._in)
-        if header.length > wire.PAYLOAD_MAX:
-            raise _Ended(f"a message of {header.length} octets, the most is {wire.PAYLOAD_MAX}")
-        end = wire.HEADER.size + header.length
+        await self._fill(xswire.HEADER.size)
+        header = xswire.unpack_header(self._in)
+        if header.length > xswire.PAYLOAD_MAX:
+            raise _Ended(f"a message of {header.length} octets, the most is {xswire.PAYLOAD_MAX}")
+        end = xswire.HEADER.size + header.length
         await self._fill(end)
-        payload = bytes(self._in[wire.HEADER.size : end])
+        payload = bytes(self._in[xswire.HEADER.size : end])
         del self._in[:end]
         return header, payload
 
@@ -123,81 +107,60 @@ class Connection:
                 raise _Ended
             self._in += data
 
-    def _send(self, data: bytes, fds: Sequence[int] = (), event: bytes | None = None) -> None:
-        """Queue a message. `fds` go with it, and are the connection's from now on."""
-        message = _Message(memoryview(data), list(fds), event)
-        if self._closed:
-            message.close_fds()
-            return
-        try:
-            self._client.limits.take(self.uid, Limit.OCTETS, len(data))
-        except WireError:
-            message.close_fds()
-            self._give_up("it does not read what it is sent")
-            return
-        self._out.append(message)
-        self._out_octets += len(data)
-        if event is not None:
-            self._events.add(event)
-        if not self._writing:
+    def _queued(self) -> None:
+        """Something was put in the queue."""
+        if self._writing:
+            self._count()
+        else:
             self._flush()
 
-    def _give_up(self, why: str) -> None:
-        log.warning("user %d: %s: connection closed", self.uid, why)
-        # `run` sees the end.
-        self._shut_down()
-
-    def _shut_down(self) -> None:
+    def _count(self) -> None:
+        """Have the user's limit know what waits here."""
+        octets = self._out.octets
         try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            log.debug("the other end has gone already")
-        self._room.set()
+            if octets > self._counted:
+                self._client.limits.take(self.uid, Limit.OCTETS, octets - self._counted)
+            else:
+                self._client.limits.give(self.uid, Limit.OCTETS, self._counted - octets)
+            self._counted = octets
+        except WireError:
+            log.warning("user %d: it does not read what it is sent: connection closed", self.uid)
+            self.end()
+            self._out.close()
+            self._count()
+        if self._out.octets <= REPLY_LIMIT:
+            self._room.set()
+        else:
+            self._room.clear()
 
     def _flush(self) -> None:
-        while self._out:
-            message = self._out[0]
-            try:
-                sent = socket.send_fds(self._sock, [message.data], message.fds, socket.MSG_NOSIGNAL)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                self._shut_down()
-                break
-            message.close_fds()
-            if message.event is not None:
-                self._events.discard(message.event)
-                message.event = None
-            self._sent(sent)
-            message.data = message.data[sent:]
-            if not message.data:
-                self._out.popleft()
-        wanted = bool(self._out) and not self._closed
+        try:
+            self._out.write()
+        except OSError:
+            self.end()
+            self._out.close()
+        self._count()
+        wanted = bool(self._out)
         if wanted and not self._writing:
             self._loop.add_writer(self._sock, self._flush)
         elif self._writing and not wanted:
             self._loop.remove_writer(self._sock)
         self._writing = wanted
 
-    def _sent(self, octets: int) -> None:
-        self._out_octets -= octets
-        self._client.limits.give(self.uid, Limit.OCTETS, octets)
-        if self._out_octets <= REPLY_LIMIT:
-            self._room.set()
-
     def end(self) -> None:
         """Have `run` come to its end."""
-        self._shut_down()
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            log.debug("the other end has gone already")
+        self._room.set()
 
     def _close(self) -> None:
-        self._closed = True
         if self._writing:
             self._loop.remove_writer(self._sock)
-        for message in self._out:
-            message.close_fds()
-        self._out.clear()
+        self._out.close()
+        self._count()
         limits = self._client.limits
-        limits.give(self.uid, Limit.OCTETS, self._out_octets)
         limits.give(self.uid, Limit.WATCHES, len(self._watches))
         for transaction in self._transactions.values():
             self._drop(transaction)
@@ -219,15 +182,14 @@ class Connection:
                 reply, fired = _OK, await self._watch(payload)
             else:
                 reply = await self._store(header, payload)
-            if len(reply) > wire.PAYLOAD_MAX:
+            if len(reply) > xswire.PAYLOAD_MAX:
                 raise WireError(errno.E2BIG)
         except (WireError, XenAudioError) as error:
             name = (error if isinstance(error, WireError) else _as_wire(error)).name
             reply = name.encode() + b"\0"
             header = header._replace(type=Type.ERROR)
-        self._send(wire.pack(header.type, header.req_id, header.tx_id, reply), fds)
-        if self._out_octets > REPLY_LIMIT:
-            self._room.clear()
+        self._out.put(xswire.pack(header.type, header.req_id, header.tx_id, reply), fds)
+        self._queued()
         if fired is not None:
             self._fire_watch(payload)
 
@@ -370,7 +332,7 @@ class Connection:
         return node
 
     def _unwatch(self, payload: bytes) -> None:
-        words = wire.strings(payload)
+        words = xswire.strings(payload)
         if len(words) != 2:
             raise WireError(errno.EINVAL)
         if self._watches.pop((words[0], words[1]), None) is None:
@@ -378,7 +340,7 @@ class Connection:
         self._client.limits.give(self.uid, Limit.WATCHES)
 
     def _fire_watch(self, payload: bytes) -> None:
-        self._deliver(*wire.strings(payload))
+        self._deliver(*xswire.strings(payload))
 
     def fire(self, path: str) -> None:
         """Have the watches fire that a change of `path` concerns."""
@@ -394,8 +356,9 @@ class Connection:
 
     def _deliver(self, path: bytes, token: bytes) -> None:
         payload = path + b"\0" + token + b"\0"
-        if len(payload) <= wire.PAYLOAD_MAX and payload not in self._events:
-            self._send(wire.pack(Type.WATCH_EVENT, 0, 0, payload), event=payload)
+        if len(payload) <= xswire.PAYLOAD_MAX and not self._out.has_event(payload):
+            self._out.put_event(payload)
+            self._queued()
 
 
 def _as_wire(error: XenAudioError) -> WireError:

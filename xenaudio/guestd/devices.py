@@ -25,8 +25,9 @@ import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from xenaudio.core import xswire
+from xenaudio.core.xswire import Type, WireError
 from xenaudio.localhv import wire as local
-from xenaudio.localhv.wire import Type, WireError
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,9 @@ class LocalDevices(Devices):
         connection = await self._connect()
         try:
             request = local.GNTALLOC.pack(remote, 0, count)
-            reply, fds = await _call(connection, Type.GNTALLOC, request, count * local.U32.size, 1)
+            reply, fds = await _call(
+                connection, local.Request.GNTALLOC, request, count * local.U32.size, 1
+            )
         except BaseException:
             connection.close()
             raise
@@ -206,7 +209,11 @@ class LocalDevices(Devices):
             for _ in range(count):
                 request = local.EVTCHN.pack(remote, 0, 0)
                 reply, fds = await _call(
-                    handle.connection, Type.EVTCHN_ALLOC_UNBOUND, request, local.U32.size, 2
+                    handle.connection,
+                    local.Request.EVTCHN_ALLOC_UNBOUND,
+                    request,
+                    local.U32.size,
+                    2,
                 )
                 handle.ports.append(local.U32.unpack(reply)[0])
                 handle.fds += fds
@@ -228,9 +235,9 @@ async def _call(
     loop = asyncio.get_running_loop()
     fds: list[int] = []
     try:
-        await loop.sock_sendall(connection, local.pack(kind, 1, 0, request))
-        header = local.unpack_header(await _receive(connection, local.HEADER.size, fds, count))
-        payload = await _receive(connection, min(header.length, local.PAYLOAD_MAX), fds, count)
+        await loop.sock_sendall(connection, xswire.pack(kind, 1, 0, request))
+        header = xswire.unpack_header(await _receive(connection, xswire.HEADER.size, fds, count))
+        payload = await _receive(connection, min(header.length, xswire.PAYLOAD_MAX), fds, count)
         if header.type == Type.ERROR:
             name = payload.rstrip(b"\0").decode("ascii", "replace")
             raise WireError(getattr(errno, name, errno.EIO))

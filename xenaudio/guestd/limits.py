@@ -7,7 +7,7 @@ import errno
 from collections import Counter
 from enum import Enum
 
-from xenaudio.localhv.wire import WireError
+from xenaudio.core.xswire import WireError
 
 
 class Limit(Enum):

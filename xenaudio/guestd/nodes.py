@@ -13,8 +13,8 @@ import errno
 import re
 from dataclasses import dataclass
 
-from xenaudio.localhv import wire
-from xenaudio.localhv.wire import Type, WireError
+from xenaudio.core import xswire
+from xenaudio.core.xswire import Type, WireError
 
 FOLDER = "device/vsnd"
 
@@ -73,7 +73,7 @@ class Write:
 
 def parse(path: bytes, domid: int) -> Node:
     """Return the node that a path means in domain `domid`, which is the own one."""
-    limit = wire.ABS_PATH_MAX if path.startswith(b"/") else wire.REL_PATH_MAX
+    limit = xswire.ABS_PATH_MAX if path.startswith(b"/") else xswire.REL_PATH_MAX
     if not 0 < len(path) <= limit or _CHARACTERS.fullmatch(path) is None:
         raise WireError(errno.EINVAL)
     text = path.decode("ascii")
@@ -130,12 +130,12 @@ def parse_write(payload: bytes, domid: int) -> Write:
 
 def parse_path(payload: bytes, domid: int) -> Node:
     """Return the node that the payload of a READ or a DIRECTORY asks for."""
-    return parse(wire.one_string(payload), domid)
+    return parse(xswire.one_string(payload), domid)
 
 
 def parse_watch(payload: bytes, domid: int) -> tuple[Node, bytes, bytes]:
     """Return the node that a WATCH or UNWATCH is about, its path as given, and the token."""
-    words = wire.strings(payload)
+    words = xswire.strings(payload)
     if len(words) != 2 or not payload.endswith(b"\0"):
         raise WireError(errno.EINVAL)
     return parse(words[0], domid), words[0], words[1]

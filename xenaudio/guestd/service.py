@@ -14,7 +14,7 @@ from typing import Any
 from xenaudio.core.errors import XenAudioError
 from xenaudio.core.hv import Hypervisor
 from xenaudio.core.store import Store
-from xenaudio.localhv.wire import WireError
+from xenaudio.core.xswire import WireError
 
 from .cards import Cards
 from .client import Client, Shared

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The service's own messages: csrc/hv/guestd_wire.h, whose other end this is.
 
-Framing and XenStore's part are as on the stand-in's sockets (xenaudio/localhv/wire.py).
+They have XenStore's framing (core/xswire.py), and share its connection.
 """
 
 from __future__ import annotations

@@ -8,23 +8,24 @@ while replies wait to be read, so that no client can make the server hold more t
 
 from __future__ import annotations
 
-import array
 import asyncio
 import errno
 import logging
 import os
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from xenaudio.core import xswire
+from xenaudio.core.xsoutput import Output
+from xenaudio.core.xswire import Header, Type, WireError
 
 from . import wire
 from .evtchn import EventChannels, PortHolder
 from .grants import GrantTable, Holder, Party
 from .store import Account, Session, Store, domain_path, parse_perm
-from .wire import Header, Type, WireError
+from .wire import Request
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +59,6 @@ class Machine(Protocol):
         """RELEASE of an existing domain."""
 
 
-@dataclass
-class _Message:
-    data: memoryview
-    fds: list[int] = field(default_factory=list)
-    event: bytes | None = None
-
-    def close_fds(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
-        self.fds.clear()
-
-
 class Connection:
     """One accepted connection. `closed(connection)` is called once, when it has ended."""
 
@@ -86,9 +75,7 @@ class Connection:
         self._closed_fn = closed
         self._loop = asyncio.get_running_loop()
         self._in = bytearray()
-        self._out: deque[_Message] = deque()
-        self._out_octets = 0
-        self._events: set[bytes] = set()
+        self._out = Output(sock)
         self._frozen = False
         self._reading = False
         self._writing = False
@@ -110,9 +97,7 @@ class Connection:
         self._machine.grants.close(self.grants)
         self._machine.channels.close(self.ports)
         self._sock.close()
-        for message in self._out:
-            message.close_fds()
-        self._out.clear()
+        self._out.close()
         self._closed_fn(self)
 
     def freeze(self, frozen: bool) -> None:
@@ -130,7 +115,7 @@ class Connection:
         reading = (
             alive
             and not self._frozen
-            and self._out_octets <= REPLY_LIMIT
+            and self._out.octets <= REPLY_LIMIT
             and len(self._in) <= INPUT_LIMIT
         )
         if reading != self._reading:
@@ -171,41 +156,33 @@ class Connection:
 
     def _serve(self) -> None:
         served = 0
-        while not self.is_closed and not self._frozen and self._out_octets <= REPLY_LIMIT:
-            if len(self._in) < wire.HEADER.size:
+        while not self.is_closed and not self._frozen and self._out.octets <= REPLY_LIMIT:
+            if len(self._in) < xswire.HEADER.size:
                 break
-            header = wire.unpack_header(self._in)
-            if header.length > wire.PAYLOAD_MAX:
+            header = xswire.unpack_header(self._in)
+            if header.length > xswire.PAYLOAD_MAX:
                 log.warning(
                     "%s: a message of %d octets, the most is %d: connection closed",
                     self.guest.party.name,
                     header.length,
-                    wire.PAYLOAD_MAX,
+                    xswire.PAYLOAD_MAX,
                 )
                 self.close()
                 return
-            end = wire.HEADER.size + header.length
+            end = xswire.HEADER.size + header.length
             if len(self._in) < end:
                 break
             if served == BURST:
                 self._schedule()
                 break
-            payload = bytes(self._in[wire.HEADER.size : end])
+            payload = bytes(self._in[xswire.HEADER.size : end])
             del self._in[:end]
             self._request(header, payload)
             served += 1
         self._update()
 
-    def _send(self, data: bytes, fds: list[int] | None = None, event: bytes | None = None) -> None:
-        """Queues a message. `fds` are this connection's from now on."""
-        message = _Message(memoryview(data), fds or [], event)
-        if self.is_closed:
-            message.close_fds()
-            return
-        self._out.append(message)
-        self._out_octets += len(data)
-        if event is not None:
-            self._events.add(event)
+    def _sent(self) -> None:
+        """Something was put in the queue."""
         if not self._writing:
             self._flush()
             self._update()
@@ -216,29 +193,11 @@ class Connection:
         self._schedule()
 
     def _flush(self) -> None:
-        while self._out:
-            message = self._out[0]
-            ancillary = (
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.fds))]
-                if message.fds
-                else []
-            )
-            try:
-                sent = self._sock.sendmsg([message.data], ancillary, socket.MSG_NOSIGNAL)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                # Perhaps within another session's request: it must not see this one's end.
-                self._loop.call_soon(self.close)
-                return
-            message.close_fds()
-            if message.event is not None:
-                self._events.discard(message.event)
-                message.event = None
-            self._out_octets -= sent
-            message.data = message.data[sent:]
-            if not message.data:
-                self._out.popleft()
+        try:
+            self._out.write()
+        except OSError:
+            # Perhaps within another session's request: it must not see this one's end.
+            self._loop.call_soon(self.close)
 
     # Requests.
 
@@ -246,13 +205,13 @@ class Connection:
         after: list[tuple[str, bytes]] = []
         fds: list[int] = []
         try:
-            if header.type >= Type.GNTALLOC:
+            if header.type >= Request.GNTALLOC:
                 if header.tx_id:
                     raise WireError(errno.EINVAL)
                 reply, fds = self._local(header, payload)
             else:
                 reply = self._store(header, payload, after)
-            if len(reply) > wire.PAYLOAD_MAX:
+            if len(reply) > xswire.PAYLOAD_MAX:
                 raise WireError(errno.E2BIG)
         except WireError as error:
             self._reply(header, Type.ERROR, error.name.encode() + b"\0")
@@ -261,26 +220,26 @@ class Connection:
         for path, token in after:
             self._deliver(path, token)
 
-    def _reply(
-        self, header: Header, kind: int, payload: bytes, fds: list[int] | None = None
-    ) -> None:
-        self._send(wire.pack(kind, header.req_id, header.tx_id, payload), fds)
+    def _reply(self, header: Header, kind: int, payload: bytes, fds: Sequence[int] = ()) -> None:
+        self._out.put(xswire.pack(kind, header.req_id, header.tx_id, payload), fds)
+        self._sent()
 
     def _deliver(self, path: str, token: bytes) -> None:
         payload = path.encode("latin-1") + b"\0" + token + b"\0"
-        if len(payload) > wire.PAYLOAD_MAX or self.is_closed:
+        if len(payload) > xswire.PAYLOAD_MAX or self.is_closed:
             return
-        if payload in self._events and not path.startswith("@"):
+        if self._out.has_event(payload) and not path.startswith("@"):
             return
-        if self._out_octets > EVENT_LIMIT:
+        if self._out.octets > EVENT_LIMIT:
             log.warning(
                 "%s: a client lets %d octets wait and does not read: connection closed",
                 self.guest.party.name,
-                self._out_octets,
+                self._out.octets,
             )
             self._loop.call_soon(self.close)
             return
-        self._send(wire.pack(Type.WATCH_EVENT, 0, 0, payload), event=payload)
+        self._out.put_event(payload)
+        self._sent()
 
     def _store(self, header: Header, payload: bytes, after: list[tuple[str, bytes]]) -> bytes:
         """One of XenStore's requests. What is put in `after` is delivered behind the reply."""
@@ -289,7 +248,7 @@ class Connection:
         kind = header.type
 
         def path() -> str:
-            return wire.one_string(payload).decode("latin-1")
+            return xswire.one_string(payload).decode("latin-1")
 
         if kind not in (Type.WATCH, Type.UNWATCH):
             self._check_right(kind)
@@ -304,7 +263,7 @@ class Connection:
         elif kind == Type.DIRECTORY:
             return b"".join(name.encode() + b"\0" for name in session.directory(path(), tx))
         elif kind == Type.DIRECTORY_PART:
-            words = wire.strings(payload)
+            words = xswire.strings(payload)
             if len(words) != 2:
                 raise WireError(errno.EINVAL)
             return session.directory_part(
@@ -313,7 +272,7 @@ class Connection:
         elif kind == Type.GET_PERMS:
             return b"".join(str(perm).encode() + b"\0" for perm in session.get_perms(path(), tx))
         elif kind == Type.SET_PERMS:
-            words = wire.strings(payload)
+            words = xswire.strings(payload)
             if len(words) < 2:
                 raise WireError(errno.EINVAL)
             perms = tuple(parse_perm(word.decode("latin-1")) for word in words[1:])
@@ -323,7 +282,7 @@ class Connection:
         elif kind == Type.RM:
             session.rm(path(), tx)
         elif kind in (Type.WATCH, Type.UNWATCH):
-            words = wire.strings(payload)
+            words = xswire.strings(payload)
             if len(words) != 2:
                 raise WireError(errno.EINVAL)
             if kind == Type.WATCH:
@@ -342,9 +301,9 @@ class Connection:
                 raise WireError(errno.EINVAL)
             session.transaction_end(tx, payload == b"T\0")
         elif kind == Type.GET_DOMAIN_PATH:
-            return domain_path(wire.leading_int(wire.one_string(payload))).encode() + b"\0"
+            return domain_path(wire.leading_int(xswire.one_string(payload))).encode() + b"\0"
         elif kind == Type.IS_DOMAIN_INTRODUCED:
-            domid = wire.leading_int(wire.one_string(payload))
+            domid = wire.leading_int(xswire.one_string(payload))
             known = domid == wire.DOMID_SELF or self._machine.party_of(domid) is not None
             return b"T\0" if known else b"F\0"
         else:
@@ -367,7 +326,7 @@ class Connection:
         """What only a toolstack asks for. CONTROL and SET_TARGET are not had here: ENOSYS."""
         if kind not in (Type.INTRODUCE, Type.RELEASE, Type.RESUME):
             raise WireError(errno.ENOSYS)
-        words = wire.strings(payload)
+        words = xswire.strings(payload)
         if len(words) != (3 if kind == Type.INTRODUCE else 1):
             raise WireError(errno.EINVAL)
         domid = wire.leading_int(words[0])
@@ -383,7 +342,7 @@ class Connection:
     def _local(self, header: Header, payload: bytes) -> tuple[bytes, list[int]]:
         """One of local_wire.h's requests: the reply, and file descriptors to send and to close."""
         kind = header.type
-        if kind == Type.GNTALLOC:
+        if kind == Request.GNTALLOC:
             if len(payload) != wire.GNTALLOC.size:
                 raise WireError(errno.EINVAL)
             remote, _, count = wire.GNTALLOC.unpack(payload)
@@ -394,24 +353,24 @@ class Connection:
                 self._machine.grants.end(self.grants, refs)
                 raise WireError(errno.ENOMEM) from error
             return struct.pack(f"={len(refs)}I", *refs), fds
-        if kind == Type.GNTDEALLOC:
+        if kind == Request.GNTDEALLOC:
             if not payload or len(payload) % wire.U32.size:
                 raise WireError(errno.EINVAL)
             self._machine.grants.end(self.grants, [ref for (ref,) in wire.U32.iter_unpack(payload)])
             return b"", []
-        if kind == Type.GNTMAP:
+        if kind == Request.GNTMAP:
             return self._map(payload)
-        if kind == Type.GNTUNMAP:
+        if kind == Request.GNTUNMAP:
             remote, _, refs = wire.unpack_refs(wire.GNTMAP, payload, wire.GNTMAP_MAX)
             self._machine.grants.unmap(self.grants, self._domid(remote), refs)
             return b"", []
-        if kind in (Type.EVTCHN_ALLOC_UNBOUND, Type.EVTCHN_BIND_INTERDOMAIN):
+        if kind in (Request.EVTCHN_ALLOC_UNBOUND, Request.EVTCHN_BIND_INTERDOMAIN):
             if len(payload) != wire.EVTCHN.size:
                 raise WireError(errno.EINVAL)
             remote, _, remote_port = wire.EVTCHN.unpack(payload)
             remote = self._domid(remote)
             channels = self._machine.channels
-            if kind == Type.EVTCHN_ALLOC_UNBOUND:
+            if kind == Request.EVTCHN_ALLOC_UNBOUND:
                 if remote_port:
                     raise WireError(errno.EINVAL)
                 port = channels.alloc_unbound(self.ports, remote)
@@ -430,7 +389,7 @@ class Connection:
                 channels.unbind(self.ports, port.number)
                 raise WireError(errno.ENOMEM) from error
             return wire.U32.pack(port.number), fds
-        if kind == Type.EVTCHN_UNBIND:
+        if kind == Request.EVTCHN_UNBIND:
             if len(payload) != wire.U32.size:
                 raise WireError(errno.EINVAL)
             self._machine.channels.unbind(self.ports, wire.U32.unpack(payload)[0])

@@ -12,9 +12,10 @@ import errno
 from collections.abc import Callable
 from contextlib import suppress
 
+from xenaudio.core.xswire import WireError
+
 from .store import Session, Store, domain_path, perms_of
 from .vsnd import Card
-from .wire import WireError
 
 INIT_WAIT = "2"  # XenbusState of xen/io/xenbus.h
 CLOSING = "5"

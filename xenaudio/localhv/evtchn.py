@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from xenaudio.core.xswire import WireError
+
 from .grants import Party
-from .wire import WireError
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .wire import GNTALLOC_MAX, WireError
+from xenaudio.core.xswire import WireError
+
+from .wire import GNTALLOC_MAX
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from .wire import PAYLOAD_MAX, REL_PATH_MAX, WireError, whole_int
+from xenaudio.core.xswire import PAYLOAD_MAX, REL_PATH_MAX, WireError
+
+from .wire import whole_int
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ import sys
 if __name__ == "__main__":
     import atheris
 
-    with atheris.instrument_imports(include=["xenaudio.guestd", "xenaudio.localhv.wire"]):
+    with atheris.instrument_imports(include=["xenaudio.guestd", "xenaudio.core.xswire"]):
+        from xenaudio.core.xswire import Type, WireError
         from xenaudio.guestd import nodes
-        from xenaudio.localhv.wire import Type, WireError
 else:
+    from xenaudio.core.xswire import Type, WireError
     from xenaudio.guestd import nodes
-    from xenaudio.localhv.wire import Type, WireError
 
 DOMID = 7
 READABLE = re.compile(

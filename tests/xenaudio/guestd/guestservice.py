@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xenaudio.core.hv import Hypervisor
+from xenaudio.core.xswire import HEADER, Type
 from xenaudio.guestd.service import Service
 from xenaudio.guestd.wire import EVTCHN, GRANT, U32, Request
 from xenaudio.localhv import Domain, LocalHypervisor
-from xenaudio.localhv.wire import HEADER, Type
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from guestservice import Client, Refused
 
-from xenaudio.localhv.wire import Type
+from xenaudio.core.xswire import Type
 
 READ = ["name", "domid", "memory/target", "device", "/", "/local/domain/0/name", "/vm"]
 WRITE = [

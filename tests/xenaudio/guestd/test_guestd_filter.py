@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from guestservice import Client, GuestService, Refused
 
+from xenaudio.core.xswire import ABS_PATH_MAX, HEADER, PAYLOAD_MAX, Type
 from xenaudio.guestd.wire import EVTCHN, GRANT, Request
-from xenaudio.localhv.wire import ABS_PATH_MAX, HEADER, PAYLOAD_MAX, Type
 
 
 @pytest.fixture

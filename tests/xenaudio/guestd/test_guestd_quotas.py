@@ -10,10 +10,10 @@ from contextlib import suppress
 import pytest
 from guestservice import Client, GuestService, Refused
 
+from xenaudio.core.xswire import Type
 from xenaudio.guestd.connection import TRANSACTION_WRITES
 from xenaudio.guestd.limits import Limit
 from xenaudio.guestd.wire import GRANT_MAX, Request
-from xenaudio.localhv.wire import Type
 
 
 @pytest.fixture

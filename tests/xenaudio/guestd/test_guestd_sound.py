@@ -19,7 +19,7 @@ from guestservice import Client, Refused
 from machine import HANG, Backend, Domain, Machine, Program, environment, wait_until, xenaudio
 from pcm import COUNTER_CHANNELS, COUNTER_FORMAT, counter, judge_wav, read_wav, write_wav
 
-from xenaudio.localhv.wire import Type
+from xenaudio.core.xswire import Type
 
 RATE = 48000
 SECONDS = 1.5

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from xenaudio.core.xswire import Type
 from xenaudio.localhv import Domain, LocalHypervisor
-from xenaudio.localhv.wire import Type
+from xenaudio.localhv.wire import Request
 
 TIMEOUT = 20  # seconds: a guard against hanging, nothing is measured against it
 
@@ -165,32 +166,32 @@ class Client:
     # Grants and event channels.
 
     def grant(self, remote: int, count: int = 1) -> tuple[list[int], mmap.mmap]:
-        data = self.ask(Type.GNTALLOC, struct.pack("=HHI", remote, 0, count))
+        data = self.ask(Request.GNTALLOC, struct.pack("=HHI", remote, 0, count))
         (fd,) = self.take_fds()
         return list(struct.unpack(f"={count}I", data)), mmap.mmap(fd, count * 4096)
 
     def end_grants(self, refs: list[int]) -> None:
-        assert self.ask(Type.GNTDEALLOC, struct.pack(f"={len(refs)}I", *refs)) == b""
+        assert self.ask(Request.GNTDEALLOC, struct.pack(f"={len(refs)}I", *refs)) == b""
 
     def map(self, remote: int, refs: list[int], writable: bool = True) -> list[tuple[int, int]]:
         """The pages as (file descriptor, page of it)."""
         payload = struct.pack(f"=HHI{len(refs)}I", remote, writable, len(refs), *refs)
-        data = self.ask(Type.GNTMAP, payload)
+        data = self.ask(Request.GNTMAP, payload)
         fds = self.take_fds()
         return [(fds[fd], page) for fd, page in struct.iter_unpack("=II", data)]
 
     def unmap(self, remote: int, refs: list[int]) -> None:
         payload = struct.pack(f"=HHI{len(refs)}I", remote, 0, len(refs), *refs)
-        assert self.ask(Type.GNTUNMAP, payload) == b""
+        assert self.ask(Request.GNTUNMAP, payload) == b""
 
     def alloc_unbound(self, remote: int) -> End:
-        return self._port(Type.EVTCHN_ALLOC_UNBOUND, remote, 0)
+        return self._port(Request.EVTCHN_ALLOC_UNBOUND, remote, 0)
 
     def bind(self, remote: int, port: int) -> End:
-        return self._port(Type.EVTCHN_BIND_INTERDOMAIN, remote, port)
+        return self._port(Request.EVTCHN_BIND_INTERDOMAIN, remote, port)
 
     def unbind(self, port: int) -> None:
-        assert self.ask(Type.EVTCHN_UNBIND, struct.pack("=I", port)) == b""
+        assert self.ask(Request.EVTCHN_UNBIND, struct.pack("=I", port)) == b""
 
     def _port(self, kind: int, remote: int, port: int) -> End:
         (number,) = struct.unpack("=I", self.ask(kind, struct.pack("=HHI", remote, 0, port)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xenaudio.localhv.wire import Type
+from xenaudio.localhv.wire import Request
 
 
 @pytest.fixture
@@ -172,11 +172,11 @@ def test_closing_channels_by_command(machine: Any, guest: Any, front: Any, back:
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (Type.EVTCHN_ALLOC_UNBOUND, b""),
-        (Type.EVTCHN_ALLOC_UNBOUND, struct.pack("=HHI", 0, 0, 5)),
-        (Type.EVTCHN_BIND_INTERDOMAIN, struct.pack("=HHII", 0, 0, 1, 1)),
-        (Type.EVTCHN_UNBIND, b""),
-        (Type.EVTCHN_UNBIND, b"12345678"),
+        (Request.EVTCHN_ALLOC_UNBOUND, b""),
+        (Request.EVTCHN_ALLOC_UNBOUND, struct.pack("=HHI", 0, 0, 5)),
+        (Request.EVTCHN_BIND_INTERDOMAIN, struct.pack("=HHII", 0, 0, 1, 1)),
+        (Request.EVTCHN_UNBIND, b""),
+        (Request.EVTCHN_UNBIND, b"12345678"),
     ],
 )
 def test_a_malformed_request(front: Any, refused: Any, kind: int, payload: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from xenaudio.localhv.wire import Type
+from xenaudio.localhv.wire import Request
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_references_begin_at_8(front: Any) -> None:
 
 def test_the_memory_can_neither_shrink_nor_grow(front: Any) -> None:
     front.grant(0, 1)
-    front.ask(Type.GNTALLOC, struct.pack("=HHI", 0, 0, 1))
+    front.ask(Request.GNTALLOC, struct.pack("=HHI", 0, 0, 1))
     (fd,) = front.take_fds()
     for size in (0, 8192):
         with pytest.raises(PermissionError):
@@ -235,20 +235,20 @@ def test_a_domains_references_are_limited(
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (Type.GNTALLOC, b""),
-        (Type.GNTALLOC, struct.pack("=HHI", 0, 0, 0)),
-        (Type.GNTALLOC, struct.pack("=HHI", 0, 0, 1001)),
-        (Type.GNTALLOC, struct.pack("=HHI", 0, 0, 0xFFFFFFFF)),
-        (Type.GNTALLOC, struct.pack("=HHII", 0, 0, 1, 0)),
-        (Type.GNTDEALLOC, b""),
-        (Type.GNTDEALLOC, b"12345"),
-        (Type.GNTMAP, b""),
-        (Type.GNTMAP, struct.pack("=HHI", 1, 1, 0)),
-        (Type.GNTMAP, struct.pack("=HHI", 1, 1, 1)),
-        (Type.GNTMAP, struct.pack("=HHI129I", 1, 1, 129, *range(129))),
-        (Type.GNTMAP, struct.pack("=HHII", 1, 1, 0xFFFFFFFF, 8)),
-        (Type.GNTMAP, struct.pack("=HHII", 0x7FFF, 1, 1, 8)),
-        (Type.GNTUNMAP, struct.pack("=HHIII", 1, 1, 1, 8, 9)),
+        (Request.GNTALLOC, b""),
+        (Request.GNTALLOC, struct.pack("=HHI", 0, 0, 0)),
+        (Request.GNTALLOC, struct.pack("=HHI", 0, 0, 1001)),
+        (Request.GNTALLOC, struct.pack("=HHI", 0, 0, 0xFFFFFFFF)),
+        (Request.GNTALLOC, struct.pack("=HHII", 0, 0, 1, 0)),
+        (Request.GNTDEALLOC, b""),
+        (Request.GNTDEALLOC, b"12345"),
+        (Request.GNTMAP, b""),
+        (Request.GNTMAP, struct.pack("=HHI", 1, 1, 0)),
+        (Request.GNTMAP, struct.pack("=HHI", 1, 1, 1)),
+        (Request.GNTMAP, struct.pack("=HHI129I", 1, 1, 129, *range(129))),
+        (Request.GNTMAP, struct.pack("=HHII", 1, 1, 0xFFFFFFFF, 8)),
+        (Request.GNTMAP, struct.pack("=HHII", 0x7FFF, 1, 1, 8)),
+        (Request.GNTUNMAP, struct.pack("=HHIII", 1, 1, 1, 8, 9)),
     ],
 )
 def test_a_malformed_request(front: Any, refused: Any, kind: int, payload: bytes) -> None:
@@ -259,7 +259,7 @@ def test_a_malformed_request(front: Any, refused: Any, kind: int, payload: bytes
 
 def test_a_transaction_has_no_place_here(front: Any, refused: Any) -> None:
     with refused("EINVAL"):
-        front.ask(Type.GNTALLOC, struct.pack("=HHI", 0, 0, 1), tx=1)
+        front.ask(Request.GNTALLOC, struct.pack("=HHI", 0, 0, 1), tx=1)
 
 
 def test_128_pages_at_once(front: Any, back: Any) -> None:

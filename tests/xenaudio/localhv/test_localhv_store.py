@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xenaudio.localhv.wire import PAYLOAD_MAX, Type
+from xenaudio.core.xswire import PAYLOAD_MAX, Type
 
 
 @pytest.fixture
