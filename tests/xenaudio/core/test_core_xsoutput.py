@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
 from xenaudio.core.xsoutput import Output
 from xenaudio.core.xswire import HEADER, Type, unpack_header
 
