@@ -8,7 +8,6 @@ import contextlib
 import logging
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from xenaudio.backend.config import Config
 from xenaudio.backend.device import Device
@@ -55,14 +54,7 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises XenAudioError when XenStore is out of reach."""
-        # Done when the service is to stop; failed when XenStore is lost.
-        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_closed(error: XenAudioError) -> None:
-            if not lost.done():
-                lost.set_exception(error)
-
-        self._store = await Store.open(self.hv, on_closed)
+        self._store = await Store.open(self.hv)
         try:
             self._engine = Engine()
         except XenAudioError:
@@ -81,12 +73,7 @@ class Service:
             await self._scan()
             log.info("serving %s through %s", self._root, self.hv.address)
             self.ready.set()
-            stopping = asyncio.create_task(stop.wait())
-            either: set[asyncio.Future[Any]] = {stopping, lost}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if lost.done():
-                lost.result()
+            await self._store.until(stop)
             log.info("stopping")
             await self._store.unwatch(token)
         finally:
@@ -95,8 +82,6 @@ class Service:
             await self._stop_devices()
             if self._remover is not None:
                 await self._remover.stop()
-            if lost.done():
-                lost.exception()  # seen: XenStore may be lost while stopping
             loop.remove_reader(self._engine.fd)
             self._engine.close()
             self._store.close()

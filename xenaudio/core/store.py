@@ -89,14 +89,11 @@ class Store:
     XenAudioError: the server's error, or ClosedError when the connection ended.
     """
 
-    def __init__(self, fd: int, on_closed: Callable[[XenAudioError], None] | None = None) -> None:
-        """Speak over `fd`, and take it over: it is closed also when this raises.
-
-        `on_closed` is called once when the connection ends by itself, after every waiting request
-        has got its ClosedError; not when `close` is called.
-        """
+    def __init__(self, fd: int) -> None:
+        """Speak over `fd`, and take it over: it is closed also when this raises."""
         self._loop = asyncio.get_running_loop()
-        self._on_closed = on_closed
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._ended.add_done_callback(_look_at)
         self._requests: set[_Request] = set()
         self._fired: deque[tuple[str, str]] = deque()
         self._watches: dict[str, tuple[str, Callable[[str], None]]] = {}
@@ -120,34 +117,47 @@ class Store:
             raise
 
     @classmethod
-    async def open(
-        cls, hv: Hypervisor, on_closed: Callable[[XenAudioError], None] | None = None
-    ) -> Store:
+    async def open(cls, hv: Hypervisor) -> Store:
         """Connect to a hypervisor's XenStore."""
-        return cls(hv.connect_store(), on_closed)
+        return cls(hv.connect_store())
 
     @property
     def closed(self) -> bool:
         """Whether the connection is over."""
         return self._store is None
 
+    async def until(self, stop: asyncio.Event) -> None:
+        """Wait until `stop` is set. Raises what ended the connection when that is, or was, first.
+
+        Every waiting request has got its ClosedError by then.
+        """
+        stopping = asyncio.ensure_future(stop.wait())
+        either: set[asyncio.Future[Any]] = {stopping, self._ended}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if self._ended.done():
+            self._ended.result()
+
     def close(self) -> None:
         """End the connection. Requests that still wait raise ClosedError."""
         if self._store is None:
             return
-        self._end()
+        self._end(make_error(errno.EPIPE, "the connection to XenStore was closed"))
         for request in self._requests:
             if not request.future.done():
                 request.future.set_exception(make_error(errno.EPIPE, request.what))
         self._requests.clear()
 
-    def _end(self) -> None:
+    def _end(self, error: XenAudioError) -> None:
         self._loop.remove_reader(self._fd)
         if self._writing:
             self._loop.remove_writer(self._fd)
         lib.xa_store_free(self._store)
         self._store = None
         self._watches.clear()
+        self._ended.set_exception(error)
 
     def _process(self) -> None:
         if self._store is None:
@@ -166,11 +176,9 @@ class Store:
         if self._store is None:
             return
         if result < 0:
-            self._end()
             error = make_error(result, "the connection to XenStore is lost")
             log.debug("%s", error)
-            if self._on_closed is not None:
-                self._on_closed(error)
+            self._end(error)
             return
         self._update_writer()
 
@@ -375,8 +383,8 @@ class Store:
         return root
 
 
-def _look_at(future: asyncio.Future[bytes]) -> None:
-    """Keep asyncio from complaining of an error of a request that nobody awaits any more."""
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Keep asyncio from complaining of an error that nobody awaits, or not any more."""
     if not future.cancelled():
         future.exception()
 

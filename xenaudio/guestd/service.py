@@ -9,9 +9,7 @@ import logging
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any
 
-from xenaudio.core.errors import XenAudioError
 from xenaudio.core.hv import Hypervisor
 from xenaudio.core.store import Store
 from xenaudio.core.xswire import WireError
@@ -43,19 +41,13 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises XenAudioError when XenStore is out of reach or lost,
         and OSError when one of Xen's devices is."""
-        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_closed(error: XenAudioError) -> None:
-            if not lost.done():
-                lost.set_exception(error)
-
         devices: Devices
         if self._hv.address == "xen":
             devices = XenDevices()
             devices.check()
         else:
             devices = LocalDevices(self._hv.address)
-        store = await Store.open(self._hv, on_closed)
+        store = await Store.open(self._hv)
         cards = Cards(store, self._changed)
         self._sessions = Sessions(self._sessions_changed)
         self._ownership = Ownership(cards, self._sessions.rank, devices.in_kernel)
@@ -71,12 +63,7 @@ class Service:
                 self._hv.address,
             )
             self.ready.set()
-            stopping = asyncio.create_task(stop.wait())
-            either: set[asyncio.Future[Any]] = {stopping, lost}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if lost.done():
-                lost.result()
+            await store.until(stop)
             log.info("stopping")
         finally:
             for task in accepting:
@@ -85,8 +72,6 @@ class Service:
             await self._end_clients()
             await self._ownership.finish()
             self._sessions.stop()
-            if lost.done():
-                lost.exception()
             store.close()
 
     async def _end_clients(self) -> None:

@@ -365,10 +365,10 @@ def test_a_destroyed_domain_loses_its_store(
     machine: Machine, dom0: Hypervisor, guest: Hypervisor
 ) -> None:
     async def main() -> None:
-        lost: asyncio.Future[XenAudioError] = asyncio.get_running_loop().create_future()
-        store = await Store.open(guest, lost.set_result)
+        store = await Store.open(guest)
         await asyncio.to_thread(machine.run, machine.server.destroy(machine.guest, wait=False))
-        assert isinstance(await asyncio.wait_for(lost, 30), ClosedError)
+        with pytest.raises(ClosedError):
+            await asyncio.wait_for(store.until(asyncio.Event()), 30)
         assert store.closed
 
     asyncio.run(main())

@@ -239,8 +239,7 @@ async def test_a_callback_that_fails_is_logged_and_the_next_is_called(
 
 @asynchronous
 async def test_a_callback_may_close_the_store() -> None:
-    lost: list[XenAudioError] = []
-    async with store_and_peer(lost.append) as (store, peer):
+    async with store_and_peer() as (store, peer):
         seen: list[str] = []
 
         def close(path: str) -> None:
@@ -257,44 +256,42 @@ async def test_a_callback_may_close_the_store() -> None:
             await waiting
         assert store.closed
         assert seen == ["a"]
-        assert lost == []
 
 
 @asynchronous
-async def test_losing_the_connection_answers_everyone_once() -> None:
-    lost: list[XenAudioError] = []
-    async with store_and_peer(lost.append) as (store, peer):
+async def test_losing_the_connection_answers_everyone() -> None:
+    async with store_and_peer() as (store, peer):
+        until = asyncio.create_task(store.until(asyncio.Event()))
         tasks = [asyncio.create_task(store.read(str(i))) for i in range(3)]
         for _ in tasks:
             await peer.request()
         peer.socket.close()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [ClosedError] * 3
-        await settle()
-        assert [type(error) for error in lost] == [ClosedError]
+        for wait in (until, store.until(asyncio.Event())):
+            with pytest.raises(ClosedError, match="is lost"):
+                await wait
         assert store.closed
         with pytest.raises(ClosedError):
             await store.read("a")
         store.close()
-    assert len(lost) == 1
 
 
 @asynchronous
 async def test_a_server_that_breaks_the_protocol_is_left() -> None:
-    lost: list[XenAudioError] = []
-    async with store_and_peer(lost.append) as (store, peer):
+    async with store_and_peer() as (store, peer):
         task = asyncio.create_task(store.read("a"))
         request = await peer.request()
         peer.send(xs.READ, request.id + 1, b"")
         with pytest.raises(ClosedError):
             await task
-        assert [type(error) for error in lost] == [ProtocolError]
+        with pytest.raises(ProtocolError):
+            await store.until(asyncio.Event())
 
 
 @asynchronous
 async def test_close_ends_what_waits_and_the_descriptor() -> None:
-    lost: list[XenAudioError] = []
-    async with store_and_peer(lost.append) as (store, peer):
+    async with store_and_peer() as (store, peer):
         task = asyncio.create_task(store.read("a"))
         await peer.request()
         store.close()
@@ -302,7 +299,20 @@ async def test_close_ends_what_waits_and_the_descriptor() -> None:
             await task
         with pytest.raises(EOFError):
             await peer.request()
-    assert lost == []
+        with pytest.raises(ClosedError, match="was closed"):
+            await store.until(asyncio.Event())
+
+
+@asynchronous
+async def test_who_waits_to_be_stopped_is_told_of_nothing_else() -> None:
+    async with store_and_peer() as (store, _peer):
+        stop = asyncio.Event()
+        until = asyncio.create_task(store.until(stop))
+        await settle()
+        assert not until.done()
+        stop.set()
+        await until
+        assert not store.closed
 
 
 @asynchronous

@@ -6,11 +6,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from xenaudio.core.errors import XenAudioError
 from xenaudio.core.store import Store
 
 DIRECTORY, READ, GET_PERMS, WATCH, UNWATCH = 1, 2, 3, 4, 5
@@ -64,13 +63,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def store_and_peer(
-    on_closed: Callable[[XenAudioError], None] | None = None,
-) -> AsyncIterator[tuple[Store, Peer]]:
+async def store_and_peer() -> AsyncIterator[tuple[Store, Peer]]:
     """Connect a Store to a Peer."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    store = Store(ours.detach(), on_closed)
+    store = Store(ours.detach())
     try:
         yield store, Peer(theirs)
     finally:

@@ -400,8 +400,8 @@ async def _at_once() -> None:
 class NotingStore(Store):
     """A connection that notes which nodes it changes."""
 
-    def __init__(self, fd: int, on_closed: Callable[[XenAudioError], None] | None = None) -> None:
-        super().__init__(fd, on_closed)
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
         self.changed: set[str] = set()
         """Paths that were written, or removed."""
 
