@@ -22,6 +22,12 @@ static bool never_blocks(int fd)
     return flags >= 0 && (flags & O_NONBLOCK) != 0;
 }
 
+int xa_eventfds_open(struct xa_eventfds *eventfds)
+{
+    eventfds->epoll = epoll_create1(EPOLL_CLOEXEC);
+    return eventfds->epoll < 0 ? -errno : eventfds->epoll;
+}
+
 int xa_eventfds_add(struct xa_eventfds *eventfds, uint32_t number, int rx, int tx)
 {
     struct xa_eventfd_port *port;

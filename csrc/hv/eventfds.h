@@ -11,12 +11,14 @@
 
 struct xa_eventfd_port;
 
-/* Begins with all zero. `epoll` is the owner's to open and to close. */
+/* Begins with all zero. `epoll` is the owner's to close. */
 struct xa_eventfds {
     int epoll;
     struct xa_eventfd_port *ports;
 };
 
+/* Makes the epoll descriptor; returns it, or a negative errno value. */
+int xa_eventfds_open(struct xa_eventfds *eventfds);
 /* Adds port `number` and takes over two descriptors that do not block (else -EPROTO): `rx` is
  * readable while the port is pending, `tx` is written to notify the peer. On failure they stay the
  * caller's. */

@@ -16,7 +16,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -293,16 +292,13 @@ static int evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn)
     if (new == NULL)
         return -ENOMEM;
     new->base.ops = &xa_hv_guestd;
-    new->base.fd = epoll_create1(EPOLL_CLOEXEC);
-    if (new->base.fd < 0) {
-        result = -errno;
-        free(new);
-        return result;
+    result = new->base.fd = xa_eventfds_open(&new->eventfds);
+    if (result >= 0) {
+        new->client = client_of(hv, &result);
+        if (new->client == NULL)
+            close(new->base.fd);
     }
-    new->eventfds.epoll = new->base.fd;
-    new->client = client_of(hv, &result);
     if (new->client == NULL) {
-        close(new->base.fd);
         free(new);
         return result;
     }

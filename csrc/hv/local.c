@@ -16,7 +16,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -277,17 +276,13 @@ static int evtchn_open(struct xa_hv *hv, struct xa_evtchn **evtchn)
     if (new == NULL)
         return -ENOMEM;
     new->base.ops = &xa_hv_local;
-    new->base.fd = epoll_create1(EPOLL_CLOEXEC);
-    new->ports.epoll = new->base.fd;
-    if (new->base.fd < 0) {
-        result = -errno;
-        free(new);
-        return result;
+    result = new->base.fd = xa_eventfds_open(&new->ports);
+    if (result >= 0) {
+        result = new->connection = open_connection(hv);
+        if (result < 0)
+            close(new->base.fd);
     }
-    new->connection = open_connection(hv);
-    if (new->connection < 0) {
-        result = new->connection;
-        close(new->base.fd);
+    if (result < 0) {
         free(new);
         return result;
     }
