@@ -173,7 +173,7 @@ def fuzz_target(target: Path) -> Result:
 
 def python() -> Iterator[Result]:
     """Yield the results of pytest: first of what plays sound, which compilers must not hold up."""
-    for name in ("xenaudio", "packaging", "ci"):
+    for name in ("xenaudio", "packaging", "docs", "ci"):
         yield from run_pytest(name, "-n", "2", "--dist", "loadgroup", f"tests/{name}")
 
 
@@ -280,7 +280,12 @@ PARTS = (
     Part("tsan", "C tests with threads, under ThreadSanitizer", tsan),
     Part("coverage", "line coverage of the ring core", coverage),
     Part("fuzz", "libFuzzer and atheris targets, FUZZ_SECONDS (30) each", fuzz),
-    Part("python", "pytest: tests/xenaudio, tests/packaging and tests/ci", python, terse=True),
+    Part(
+        "python",
+        "pytest: tests/xenaudio, tests/packaging, tests/docs and tests/ci",
+        python,
+        terse=True,
+    ),
     Part("pulse", "modules in a real PulseAudio: tests/pulse", pulse, terse=True),
     Part("xen", "scenarios on a real Xen, emulated by QEMU: tests/xen", xen),
     Part("package", "source distribution and wheel", package),
