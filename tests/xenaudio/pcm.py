@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -130,6 +131,62 @@ def assert_same(got: bytes, expected: bytes, frame_octets: int, what: str) -> No
         f"{what}: {len(got) // frame_octets} frames, expected {len(expected) // frame_octets};"
         f" the first {differing} are right"
     )
+
+
+class Gap(NamedTuple):
+    """Where a sound was interrupted, or a part of it left out. In frames."""
+
+    at: int
+    """Of the sound before it."""
+    silent: int
+    """Of silence."""
+    missing: int
+    """Of the sound, which nobody heard."""
+
+
+_CLUE = 16
+"""Frames by which a piece of a sound is known: no so many in a row come twice in it."""
+
+
+def gaps_in(heard: bytes, sound: bytes, frame_octets: int) -> list[Gap]:
+    """Return where a sound was interrupted; nothing when it was heard as it is.
+
+    Silence may be before and after it. Fails when a frame was changed, came twice or out of turn.
+    """
+    got, sent = (
+        np.frombuffer(octets[: len(octets) // frame_octets * frame_octets], f"V{frame_octets}")
+        for octets in (heard, sound)
+    )
+    sounds = got != np.zeros(1, got.dtype)
+    gaps: list[Gap] = []
+    i = done = ended = 0
+
+    def place_in_sound(i: int) -> int:
+        """Return where the piece that begins at frame `i` is, in what is to follow."""
+        silent = np.flatnonzero(~sounds[i : i + _CLUE])
+        clue = got[i : i + (silent[0] if len(silent) else _CLUE)].tobytes()
+        at = sound.find(clue, done * frame_octets)
+        while at % frame_octets and at >= 0:
+            at = sound.find(clue, at + 1)
+        assert at >= 0, f"frame {i}, after {done} of the sound, was changed, or comes twice"
+        return at // frame_octets
+
+    while i < len(got):
+        more = np.flatnonzero(sounds[i:])
+        if not len(more):
+            break
+        i += int(more[0])
+        at = place_in_sound(i)
+        if at > done or done:
+            gaps.append(Gap(done, i - ended, at - done))
+        length = min(len(got) - i, len(sent) - at)
+        differing = np.flatnonzero(got[i : i + length] != sent[at : at + length])
+        length = int(differing[0]) if len(differing) else length
+        i, done = i + length, at + length
+        ended = i
+    if done < len(sent):
+        gaps.append(Gap(done, len(got) - ended, len(sent) - done))
+    return gaps
 
 
 # A frame counter as s16_le stereo: frame i is the number i + 1 in 32 bits, never 0.
