@@ -304,8 +304,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="ci/publish",
         description="Make signed apt and dnf repositories of the packages in dist/, the public "
-        "key, and the files that users put into /etc/apt/sources.list.d or /etc/yum.repos.d. DIR is "
-        "replaced in one step, and stays as it was when something goes wrong.",
+        "key, and the files that users put into /etc/apt/sources.list.d or /etc/yum.repos.d. "
+        "DIR is replaced in one step, and stays as it was when something goes wrong.",
         epilog=f"{KEY} in the environment holds the secret key (gpg --armor "
         f"--export-secret-keys KEY), {PASSPHRASE} its passphrase, if it has one.",
     )
