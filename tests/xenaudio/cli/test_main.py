@@ -27,7 +27,9 @@ def subcommand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., int]]
         def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
             subparsers.add_parser("try").set_defaults(run=run)
 
-        monkeypatch.setattr(command, "COMMANDS", (SimpleNamespace(add_parser=add_parser),))
+        module = SimpleNamespace(add_parser=add_parser)
+        monkeypatch.setitem(sys.modules, "xenaudio.cli.try", module)
+        monkeypatch.setattr(command, "COMMANDS", ("try",))
 
     return replace
 
@@ -89,7 +91,9 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     script = (
         "import sys; from types import SimpleNamespace as N; from xenaudio.cli import main as c\n"
         "def run(args):\n    for _ in range(100000): print('line')\n    return 0\n"
-        "c.COMMANDS = (N(add_parser=lambda s: s.add_parser('try').set_defaults(run=run)),)\n"
+        "module = N(add_parser=lambda s: s.add_parser('try').set_defaults(run=run))\n"
+        "sys.modules['xenaudio.cli.try'] = module\n"
+        "c.COMMANDS = ('try',)\n"
         "sys.exit(c.main(['try']))"
     )
     process = subprocess.Popen(
@@ -117,3 +121,14 @@ def test_version_and_help_name_what_a_newcomer_needs(capsys: pytest.CaptureFixtu
     assert "xenaudio demo " in shown
     for name in ("demo", "serve", "play", "record", "localhv", "bench"):
         assert f"\n    {name} " in shown
+
+
+def test_a_command_imports_no_other() -> None:
+    script = (
+        "import sys; from xenaudio.cli import main as c\n"
+        "try: c.main(['-v', 'play', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*(name for name in c.COMMANDS if f'xenaudio.cli.{name}' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "play", done.stderr
