@@ -117,6 +117,16 @@ def _of_command(name: str, argv: list[str]) -> Result:
     return Result(name, "passed")
 
 
+def _ansible_lint() -> Result:
+    """Check the role by ansible/.ansible-lint: the profile `production`, without a network."""
+    program = str(Path(sys.executable).with_name("ansible-lint"))
+    keep = {"ANSIBLE_HOME": str(TREE / "build/ansible")}  # not the user's own folder
+    status, output = command(["env", "-C", "ansible", program, "--nocolor", "."], env=keep)
+    if status:
+        return Result("ansible-lint", "failed", f"exit status {status}\n{tail(output)}")
+    return Result("ansible-lint", "passed")
+
+
 def _of_findings(name: str, findings: list[str]) -> Result:
     if findings:
         return Result(name, "failed", f"{len(findings)} found\n" + "\n".join(findings))
@@ -170,6 +180,7 @@ def lint() -> Iterator[Result]:
         yield Result(f"clang-tidy of {PULSE}", "skipped", reason)
         c_files = [file for file in c_files if Path(file).parent != PULSE]
     yield _clang_tidy(c_files)
+    yield _ansible_lint()
     yield _of_command("shellcheck", ["shellcheck", *shell_scripts(paths)])
     yield _of_findings("licence lines", without_licence(paths))
     yield _of_findings("names of one machine", foreign_names(paths))
