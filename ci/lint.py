@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dist import this_suite
 from pulsecore import DistError
 from runner import Result, command, tail
+from sourcedist import this_suite
 
 TREE = Path(__file__).resolve().parents[1]
 
@@ -75,6 +75,14 @@ def text_of(path: Path) -> str | None:
         return None
 
 
+# What Debian's tools read, and what a user of the packages does: no room for a licence line.
+DEBIAN = Path("packaging/debian")
+WITHOUT_LICENCE = {
+    Path("LICENSE"),
+    *(DEBIAN / name for name in ("changelog", "copyright", "source/format")),
+}
+
+
 def is_data(path: Path) -> bool:
     """Whether a file is test data, which has no room for a licence line."""
     return "corpus" in path.parts or path.suffix in {".json", ".csv", ".wav", ".png"}
@@ -86,7 +94,8 @@ def without_licence(paths: list[Path]) -> list[str]:
         str(path)
         for path in paths
         if not is_data(path)
-        and path.name != "LICENSE"
+        and path not in WITHOUT_LICENCE
+        and path.suffix != ".Debian"
         and (text := text_of(path)) is not None
         and SPDX not in "\n".join(text.splitlines()[:3])
     ]

@@ -166,10 +166,11 @@ def main(arguments: list[str]) -> int:
             tar_xz(f"xenaudio-{version}", tree),
             f"{len(tree)} files",
         )
+        pulse = component["version"].text.decode().strip()
         write(
             TREE / f"dist/{suite}/xenaudio_{version}.orig-pulsecore.tar.xz",
             tar_xz("pulsecore", component),
-            f"PulseAudio {component['version'].text.decode().strip()}, {len(component) - 2} headers",
+            f"PulseAudio {pulse}, {len(component) - 2} headers",
         )
     except (DistError, OSError, tarfile.TarError, lzma.LZMAError) as error:
         print(f"ci/dist: {error}", file=sys.stderr)
