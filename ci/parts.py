@@ -174,7 +174,17 @@ def fuzz_target(target: Path) -> Result:
 def python() -> Iterator[Result]:
     """Yield the results of pytest: first of what plays sound, which compilers must not hold up."""
     for name in ("xenaudio", "packaging", "docs", "ci"):
-        yield from run_pytest(name, "-n", "2", "--dist", "loadgroup", f"tests/{name}")
+        yield from run_pytest(name, "-n", "2", "--dist", "loadgroup", f"tests/{name}", *APART)
+
+
+def deb() -> Iterator[Result]:
+    """Yield the results of the Debian packages: built, checked, installed and heard."""
+    yield from run_pytest("deb", *DEB, "-m", "not on_demand")
+
+
+def deb_more() -> Iterator[Result]:
+    """Yield the results of what takes longer."""
+    yield from run_pytest("deb-more", *DEB, "-m", "on_demand")
 
 
 def pulse() -> Iterator[Result]:
@@ -274,6 +284,10 @@ def package() -> Iterator[Result]:
             yield Result(name, "failed" if status else "passed", tail(output) if status else "")
 
 
+# What of tests/packaging is a part of its own: for it, packages are built.
+APART = ("--ignore=tests/packaging/deb",)
+DEB = ("-n", "2", "--dist", "loadgroup", "tests/packaging/deb")
+
 PARTS = (
     Part("lint", "form and static checks of every source file", lint),
     Part("c", "C tests under gcc and clang, with ASan and UBSan", c),
@@ -286,6 +300,13 @@ PARTS = (
         python,
         terse=True,
     ),
+    Part("deb", "Debian packages, in containers: tests/packaging/deb", deb),
+    Part(
+        "deb-more",
+        "Debian packages: built twice, and piuparts; only when named",
+        deb_more,
+        on_demand=True,
+    ),
     Part("pulse", "modules in a real PulseAudio: tests/pulse", pulse, terse=True),
     Part("xen", "scenarios on a real Xen, emulated by QEMU: tests/xen", xen),
     Part("package", "source distribution and wheel", package),
@@ -293,7 +314,7 @@ PARTS = (
 
 
 def main(names: list[str]) -> int:
-    """Run the named parts, or all; returns the exit status."""
+    """Run the named parts, or all that are not on demand; returns the exit status."""
     parser = argparse.ArgumentParser(prog="ci/test", description="Run the tests.")
     parser.add_argument("--list", action="store_true", help="name the parts and stop")
     parser.add_argument("part", nargs="*", help="what to run (all, when none is named)")
@@ -307,7 +328,9 @@ def main(names: list[str]) -> int:
     if unknown:
         parser.error(f"no part {', '.join(unknown)}: there are {', '.join(known)}")
     os.chdir(TREE)
-    return run([known[name] for name in args.part] or PARTS)
+    return run(
+        [known[name] for name in args.part] or [part for part in PARTS if not part.on_demand]
+    )
 
 
 if __name__ == "__main__":

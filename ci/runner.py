@@ -33,13 +33,14 @@ class Result:
 class Part:
     """A group of tests that is run by name; `doc` is one line for `--list`.
 
-    With `terse`, tests that passed are counted and not printed.
+    With `terse`, tests that passed are counted and not printed; `on_demand` is run only when named.
     """
 
     name: str
     doc: str
     run: Callable[[], Iterable[Result]]
     terse: bool = False
+    on_demand: bool = False
 
 
 @dataclass

@@ -19,5 +19,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(TIMEOUT))
         item.add_marker(pytest.mark.skipif(not able, reason=reason))
-        suite = "trixie" if "trixie" in item.name else "bookworm"
-        item.add_marker(pytest.mark.xdist_group(suite))
+        given = item.callspec.params if isinstance(item, pytest.Function) else {}
+        item.add_marker(pytest.mark.xdist_group(given.get("suite", "bookworm")))

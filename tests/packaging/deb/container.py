@@ -80,10 +80,15 @@ class Container:
         """Run a command in it, which must succeed; return what it wrote."""
         return must("podman", "exec", self.name, *command)
 
-    def start(self, *command: str | Path) -> subprocess.Popen[bytes]:
-        """Start a command in it that runs beside the test."""
-        argv = ["podman", "exec", self.name, *command]
-        return subprocess.Popen(argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+    @contextmanager
+    def running(self, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a command in it that ends when its standard input does."""
+        argv = ["podman", "exec", "--interactive", self.name, *command]
+        with subprocess.Popen(argv, env=ENVIRONMENT, stdin=subprocess.PIPE) as process:
+            try:
+                yield process
+            finally:
+                process.communicate(timeout=HANG)
 
     def write(self, path: str, text: str) -> None:
         """Write a file in it."""
@@ -105,8 +110,7 @@ class Container:
 def container(image: str, shared: Sequence[Path] = ()) -> Iterator[Container]:
     """Have a container of an image, with folders of this machine at their own place."""
     volumes = [f"--volume={path}:{path}" for path in shared]
-    # (--init: somebody has to wait for the children of what runs in it.)
-    started = must("podman", "run", "--detach", "--init", *volumes, image, "sleep", "infinity")
+    started = must("podman", "run", "--detach", *volumes, image, "sleep", "infinity")
     made = Container(started.splitlines()[-1])
     try:
         yield made

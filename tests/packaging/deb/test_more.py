@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What of the Debian packages takes longer: built twice they are the same, and they leave nothing.
+
+On demand: ci/test deb-more.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .container import TREE, built, must, run
+
+pytestmark = pytest.mark.on_demand
+
+# What tells of the machine and the time, and is meant to.
+RECORDS = {".buildinfo", ".changes"}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.suffix not in RECORDS
+    }
+
+
+@pytest.mark.parametrize("suite", ["bookworm"])
+def test_built_twice_the_packages_are_the_same_octets(suite: str) -> None:
+    before = digests(built(suite))
+    assert len(before) >= 8
+    must("ci/build-packages", suite)
+    assert digests(TREE / "dist" / suite) == before
+
+
+@pytest.mark.parametrize("suite", ["bookworm"])
+def test_piuparts_finds_nothing_left(suite: str, tmp_path: Path) -> None:
+    base = Path(must("ci/make-base-image", suite).splitlines()[-1])
+    packed = tmp_path / "base.tar.gz"
+    with base.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as out:
+        shutil.copyfileobj(plain, out)
+    packages = [path for path in built(suite).glob("*.deb") if "-dbgsym_" not in path.name]
+    # (The base's own apt sources are those of the mirror.)
+    options = [f"--basetgz={packed}", f"--distribution={suite}", f"--tmpdir={tmp_path}"]
+    options += ["--keep-sources-list", "--no-eatmydata", "--fail-on-broken-symlinks"]
+    done = run("piuparts", *options, *packages)
+    (TREE / f"build/test/piuparts-{suite}.log").write_text(done.stdout)
+    assert done.returncode == 0, done.stdout[-6000:]
