@@ -27,6 +27,7 @@
 #define CLOSE_LIMIT_US (2 * SECOND_US)
 #define NEGOTIATE_LIMIT_US (10 * SECOND_US)
 #define STORE_RETRY_US SECOND_US
+#define STORE_ANSWER_LIMIT_US (10 * SECOND_US)
 #define FAILED_RETRY_US (5 * SECOND_US)
 /* After a broken protocol, so that a backend that breaks it each time does not keep us busy. */
 #define BROKEN_PAUSE_US SECOND_US
@@ -86,10 +87,15 @@ struct xa_card {
 
     struct xa_store *store;
     uint64_t store_retry_us;
+    bool connecting;    /* the owner is to call xa_card_take_store */
+    bool handed_over;   /* it did: */
+    int handed_fd;      /* what has not been used yet */
+    uint64_t answer_us; /* while `busy`: when the answer is overdue */
     unsigned fds_serial;
     uint64_t now;
 
     enum xa_card_state state;
+    int error;
     char reason[256];
     char short_name[128];
     char long_name[128];
@@ -140,6 +146,7 @@ static void set_state(struct xa_card *card, enum xa_card_state state, int reason
     if (state == card->state && strcmp(text, card->reason) == 0)
         return;
     card->state = state;
+    card->error = reason;
     memcpy(card->reason, text, sizeof(text));
     if (card->callbacks.card)
         card->callbacks.card(card->user, state, reason, card->reason);
@@ -211,6 +218,7 @@ static void fail(struct xa_card *card, int reason, const char *format, ...)
 static void requested(struct xa_card *card, int error)
 {
     card->busy = error == 0;
+    card->answer_us = card->now + STORE_ANSWER_LIMIT_US;
     card->store_broken = card->store_broken || error < 0;
 }
 
@@ -1104,10 +1112,9 @@ static void drop_store(struct xa_card *card)
     card->reader = NULL;
 }
 
-static void connect_store(struct xa_card *card)
+/* `fd`: of a new connection, or why there is none. */
+static void use_store(struct xa_card *card, int fd)
 {
-    int fd = xa_hv_connect_store(card->hv);
-
     card->store_retry_us = card->now + STORE_RETRY_US;
     if (fd < 0) {
         set_state(card, XA_CARD_ABSENT, fd, "the store of %s cannot be reached: %s",
@@ -1130,6 +1137,33 @@ static void connect_store(struct xa_card *card)
     card->config_refused = false;
     restart(card);
     watch(card, card->base, TOKEN_DEVICE);
+}
+
+static void connect_store(struct xa_card *card)
+{
+    if (!card->callbacks.connect) {
+        use_store(card, xa_hv_connect_store(card->hv));
+        return;
+    }
+    card->connecting = true;
+    card->callbacks.connect(card->user);
+}
+
+/* What the owner handed over is used, if it is still wanted. */
+static void use_handed_over(struct xa_card *card)
+{
+    card->handed_over = card->connecting = false;
+    if (card->state != XA_CARD_CLOSED)
+        use_store(card, card->handed_fd);
+    else if (card->handed_fd >= 0)
+        close(card->handed_fd);
+}
+
+/* While the card is connected, and is to stay so, the answer only comes later. */
+static bool answer_matters(const struct xa_card *card)
+{
+    return card->store && card->busy &&
+           (card->phase != PHASE_CONNECTED || card->want_close || card->want_reconnect);
 }
 
 static void store_lost(struct xa_card *card, int error, const char *what)
@@ -1169,9 +1203,17 @@ void xa_card_free(struct xa_card *card)
     card->callbacks.card = NULL;
     if (card->store)
         drop_store(card);
+    if (card->handed_over && card->handed_fd >= 0)
+        close(card->handed_fd);
     for (unsigned i = 0; i < card->stream_count; i++)
         xa_stream_free(card->streams[i]);
     free(card);
+}
+
+void xa_card_take_store(struct xa_card *card, int fd)
+{
+    card->handed_over = true;
+    card->handed_fd = fd;
 }
 
 void xa_card_close(struct xa_card *card)
@@ -1192,6 +1234,11 @@ enum xa_card_state xa_card_state(const struct xa_card *card)
 const char *xa_card_reason(const struct xa_card *card)
 {
     return card->reason;
+}
+
+int xa_card_error(const struct xa_card *card)
+{
+    return card->error;
 }
 
 const char *xa_card_short_name(const struct xa_card *card)
@@ -1267,10 +1314,13 @@ uint64_t xa_card_deadline(const struct xa_card *card)
 {
     uint64_t deadline = card->deadline_us;
 
-    if (card->store_broken || card->watch_error != 0 || wants_decision(card))
+    if (card->store_broken || card->watch_error != 0 || card->handed_over || wants_decision(card))
         return 0;
     if (!card->store)
-        return card->state == XA_CARD_CLOSED ? UINT64_MAX : card->store_retry_us;
+        return card->state == XA_CARD_CLOSED || card->connecting ? UINT64_MAX
+                                                                 : card->store_retry_us;
+    if (answer_matters(card) && card->answer_us < deadline)
+        deadline = card->answer_us;
     for (unsigned i = 0; i < card->stream_count; i++) {
         uint64_t of_stream = xa_stream_deadline(card->streams[i]);
 
@@ -1339,7 +1389,10 @@ void xa_card_process_polled(struct xa_card *card, const struct pollfd *polls, un
     card->now = now_us;
     if (!card->store && card->want_close && card->state != XA_CARD_CLOSED)
         set_state(card, XA_CARD_CLOSED, 0, "%s", "");
-    if (!card->store && card->state != XA_CARD_CLOSED && now_us >= card->store_retry_us)
+    if (card->handed_over)
+        use_handed_over(card);
+    else if (!card->store && !card->connecting && card->state != XA_CARD_CLOSED &&
+             now_us >= card->store_retry_us)
         connect_store(card);
     process_streams(card, polls, count);
     if (card->store && is_ready(polls, count, xa_store_fd(card->store))) {
@@ -1352,4 +1405,6 @@ void xa_card_process_polled(struct xa_card *card, const struct pollfd *polls, un
         store_lost(card, -EPIPE, "the connection to the store was lost");
     else if (card->watch_error != 0)
         store_lost(card, card->watch_error, "the store refused a watch");
+    else if (answer_matters(card) && now_us >= card->answer_us)
+        store_lost(card, -ETIMEDOUT, "the store does not answer");
 }

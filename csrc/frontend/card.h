@@ -8,8 +8,9 @@
  * For event loops. The owner polls xa_card_fds() and calls xa_card_process() when one of them is
  * ready or xa_card_deadline() has passed; everything else happens in there. No threads, no signals,
  * nothing global. A call may take as long as a hypervisor call that sets something up, never as
- * long as an answer from the backend or the store. One thread at a time for a card and all its
- * streams.
+ * long as an answer from the backend or the store; but to connect to a store that is stuck may take
+ * seconds, so an owner with samples to move does that elsewhere (xa_card_callbacks.connect). One
+ * thread at a time for a card and all its streams.
  *
  * Callbacks come from within xa_card_process, and from nowhere else.
  * They may call everything of card.h and stream.h but xa_card_process and xa_card_free.
@@ -62,15 +63,25 @@ struct xa_card_callbacks {
     void (*card)(void *user, enum xa_card_state state, int reason, const char *text);
     /* Something happened to a stream; `error` is 0 or a negative errno value. */
     void (*stream)(void *user, struct xa_stream *stream, enum xa_stream_event event, int error);
+    /* A connection to the store is wanted: the owner calls xa_hv_connect_store where nothing waits
+     * for it, and hands over what comes of it with xa_card_take_store. Until then it is not called
+     * again. NULL: xa_card_process calls xa_hv_connect_store itself. */
+    void (*connect)(void *user);
 };
 
 /*
  * Begins to serve device `device` of the own domain; the rest happens in xa_card_process. `hv` must
  * outlive the card; `callbacks` is copied. A store that cannot be reached is tried again every
- * second. -ENOMEM.
+ * second. One that owes an answer for 10 s is connected to anew, unless the card is connected: what
+ * plays needs no store. -ENOMEM.
  */
 int xa_card_new(struct xa_hv *hv, unsigned device, const struct xa_card_callbacks *callbacks,
                 void *user, struct xa_card **card);
+
+/* Hands over what xa_card_callbacks.connect asked for: a file descriptor as xa_hv_connect_store
+ * gives it, which is the card's from now on, or a negative errno value. xa_card_deadline is then in
+ * the past: the next xa_card_process uses it. */
+void xa_card_take_store(struct xa_card *card, int fd);
 
 /* Takes the connection down in order; XA_CARD_CLOSED follows, within 4 s at most even if the
  * backend does not answer, if the store does. */
@@ -86,6 +97,10 @@ void xa_card_free(struct xa_card *card);
 enum xa_card_state xa_card_state(const struct xa_card *card);
 /* Why the card is in its state, for people: a sentence without a full stop, or "". */
 const char *xa_card_reason(const struct xa_card *card);
+/* The same as 0 or a negative errno value. With XA_CARD_ABSENT: -ENODEV where there is no such
+ * device, or no hypervisor; -ECONNREFUSED, -EPIPE, -EPROTO, -ETIMEDOUT where a store is, and cannot
+ * be asked now; or what else xa_hv_connect_store gave. */
+int xa_card_error(const struct xa_card *card);
 
 /* "short-name" and "long-name", or "". */
 const char *xa_card_short_name(const struct xa_card *card);

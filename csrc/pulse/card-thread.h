@@ -53,6 +53,7 @@ struct xa_pulse_client {
 /* What is known of a card, and of one stream of it. */
 struct xa_pulse_description {
     enum xa_card_state state;
+    int error; /* as xa_card_error */
     char reason[256];
     char short_name[128];
     char long_name[128];
@@ -73,8 +74,9 @@ bool xa_pulse_card_held_by_the_kernel(unsigned device);
  */
 struct xa_pulse_card *xa_pulse_card_get(pa_core *core, const char *hypervisor, unsigned device);
 
-/* Gives it back. The last one closes the card; that takes as long as the backend takes for it, half
- * a second at most. */
+/* Gives it back. The last one has the card closed, in order; that takes as long as the backend
+ * takes for it. What lasts longer than a tenth of a second goes on by itself, until the card is
+ * wanted again. */
 void xa_pulse_card_put(struct xa_pulse_card *card);
 
 /* Describes the card and a stream of it. Waits for its configuration, a fifth of a second at most:

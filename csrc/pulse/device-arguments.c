@@ -4,6 +4,7 @@
 
 #include "device-arguments.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include <pulse/timeval.h>
@@ -40,11 +41,35 @@ static int read_address(pa_modargs *arguments, struct xa_pulse_device *device)
     return 0;
 }
 
+/* Whether there may well be such a card, but there is nobody now to ask. */
+static bool is_unknown(const struct xa_pulse_description *description)
+{
+    if (description->state == XA_CARD_STARTING)
+        return true;
+    if (description->state != XA_CARD_ABSENT)
+        return false;
+    switch (-description->error) {
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EPIPE:
+    case EPROTO:
+    case ETIMEDOUT:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Takes what is known of the card: whether there is such a stream. */
 static int check_description(struct xa_pulse_device *device)
 {
     const struct xa_pulse_description *description = &device->description;
 
+    if (is_unknown(description)) {
+        pa_log_info("card %u: it goes by the clock until the store answers: %s", device->number,
+                    *description->reason ? description->reason : "it does not yet");
+        return 0;
+    }
     switch (description->state) {
     case XA_CARD_ABSENT:
     case XA_CARD_FAILED:
@@ -52,8 +77,6 @@ static int check_description(struct xa_pulse_device *device)
                      " configuration, or with xl vsnd-attach",
                      device->number, description->reason);
         return -1;
-    case XA_CARD_STARTING:
-        return 0; /* the store takes its time: it goes on by the clock meanwhile */
     default:
         break;
     }

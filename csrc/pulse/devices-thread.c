@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -25,6 +23,8 @@
 #include <pulsecore/core-error.h>
 #include <pulsecore/log.h>
 #include <pulsecore/macro.h>
+
+#include "plain-thread.h"
 
 /* How long its owner waits for the thread to end. */
 #define END_LIMIT_NS 100000000L
@@ -111,21 +111,6 @@ static void *devices_thread(void *user)
 
 /* ---- On PulseAudio's main thread ---- */
 
-/* Signals are the main thread's. */
-static int start(struct xa_pulse_devices *d)
-{
-    sigset_t all, before;
-    int error;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&d->thread, NULL, devices_thread, d);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error == 0)
-        (void) pthread_setname_np(d->thread, "xenpv-devices");
-    return -error;
-}
-
 struct xa_pulse_devices *xa_pulse_devices_new(const char *hypervisor, int wake)
 {
     static const struct xa_devices_callbacks callbacks = {.list = on_list, .store = on_store};
@@ -144,7 +129,7 @@ struct xa_pulse_devices *xa_pulse_devices_new(const char *hypervisor, int wake)
     }
     if (error == 0) {
         atomic_fetch_add_explicit(&d->users, 1, memory_order_relaxed);
-        error = start(d);
+        error = xa_pulse_thread_begin(&d->thread, "xenpv-devices", devices_thread, d);
         if (error < 0)
             atomic_fetch_sub_explicit(&d->users, 1, memory_order_relaxed);
     }

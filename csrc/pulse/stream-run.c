@@ -113,7 +113,7 @@ static uint64_t move(struct xa_pulse_run *run, struct xa_stream *front, uint64_t
     uint64_t deadline = UINT64_MAX, silent_until;
 
     if (is_silent(run, front, now, &silent_until) || run->broken) {
-        pa_log_info("%s: the backend %s", run->name,
+        pa_log_info("%s: the backend %s: it goes by the clock", run->name,
                     run->broken ? "refuses what it took before" : "tells of no position");
         go_clocked(run, now);
         run->broken = false;
@@ -146,11 +146,14 @@ static uint64_t on_run(struct xa_pulse_client *client, uint64_t now)
         wait_for_stream(run, now + XA_PULSE_PATIENCE);
     status = xa_pulse_stream_strive(&run->stream, run->latency_us, now, &deadline);
     front = xa_pulse_stream_front(&run->stream);
-    if (run->phase == XA_PULSE_MOVING && status != XA_PULSE_OPEN)
+    if (run->phase == XA_PULSE_MOVING && status != XA_PULSE_OPEN) {
+        pa_log_info("%s: its stream was closed: it goes by the clock", run->name);
         go_clocked(run, now);
-    else if (run->phase != XA_PULSE_MOVING && status == XA_PULSE_OPEN)
+    } else if (run->phase != XA_PULSE_MOVING && status == XA_PULSE_OPEN) {
         start(run, front, now);
+    }
     if (run->phase == XA_PULSE_WAITING && (status == XA_PULSE_NEVER || now >= run->wait_until_us)) {
+        pa_log_info("%s: its stream is not open: it goes by the clock", run->name);
         run->phase = XA_PULSE_CLOCKED;
         run->clock_us = now;
     }
