@@ -46,7 +46,81 @@ def thread_switches(pid: int, name: str) -> int:
     return switches
 
 
-class PulseAudio:
+class SoundServer:
+    """What clients of a PulseAudio server do, or of what passes for one."""
+
+    env: dict[str, str]
+    """The clients'."""
+
+    def pactl(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run pactl."""
+        return subprocess.run(
+            ["pactl", *argv],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+            check=False,
+        )
+
+    def asked(self, *argv: str) -> str:
+        """Run pactl, which must succeed; return its answer."""
+        answer = self.pactl(*argv)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout.strip()
+
+    def load(self, module: str, *arguments: str) -> str:
+        """Load a module; return its index."""
+        return self.asked("load-module", module, *arguments)
+
+    def client(
+        self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000, sink: str = ""
+    ) -> subprocess.Popen[bytes]:
+        """Begin to play a file of raw samples."""
+        format, channels, rate = sample_spec.split()
+        options = [f"--format={format}", f"--channels={channels}", f"--rate={rate}"]
+        options += ["--no-remap", f"--latency-msec={latency_ms}"]
+        options += [f"--device={sink}"] if sink else []
+        return subprocess.Popen(["pacat", "--raw", *options, str(file)], env=self.env)
+
+    def recorder(
+        self,
+        file: Path,
+        sample_spec: str = "s16le 2 48000",
+        latency_ms: int = 1000,
+        source: str = "",
+    ) -> subprocess.Popen[bytes]:
+        """Begin to record to a file of raw samples."""
+        format, channels, rate = sample_spec.split()
+        options = [f"--format={format}", f"--channels={channels}", f"--rate={rate}"]
+        options += ["--no-remap", f"--latency-msec={latency_ms}"]
+        options += [f"--device={source}"] if source else []
+        return subprocess.Popen(["parec", "--raw", *options, str(file)], env=self.env)
+
+    def record(
+        self,
+        file: Path,
+        octets: int,
+        sample_spec: str = "s16le 2 48000",
+        latency_ms: int = 1000,
+    ) -> bytes:
+        """Record until there are so many octets; return them and perhaps more."""
+        with self.recorder(file, sample_spec, latency_ms) as recorder:
+            try:
+                wait_until(
+                    lambda: file.exists() and file.stat().st_size >= octets, "it is recorded"
+                )
+            finally:
+                recorder.kill()
+        return file.read_bytes()
+
+    def play(self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000) -> None:
+        """Play a file of raw samples to its end."""
+        with self.client(file, sample_spec, latency_ms) as client:
+            assert client.wait(HANG) == 0
+
+
+class PulseAudio(SoundServer):
     """One daemon."""
 
     def __init__(
@@ -123,73 +197,11 @@ class PulseAudio:
         # pytest shows it when the test failed.
         print(f"---- log of PulseAudio\n{self.log()}")
 
-    def pactl(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run pactl."""
-        return subprocess.run(
-            ["pactl", *argv],
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-            check=False,
-        )
-
-    def asked(self, *argv: str) -> str:
-        """Run pactl, which must succeed; return its answer."""
-        answer = self.pactl(*argv)
-        assert answer.returncode == 0, answer.stderr
-        return answer.stdout.strip()
-
-    def load(self, module: str, *arguments: str) -> str:
-        """Load a module; return its index."""
-        return self.asked("load-module", module, *arguments)
-
     def refusal(self, module: str, *arguments: str) -> str:
         """Load a module that must refuse; return what the log then says."""
         before = len(self.log())
         assert self.pactl("load-module", module, *arguments).returncode != 0
         return self.log()[before:]
-
-    def client(
-        self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000, sink: str = ""
-    ) -> subprocess.Popen[bytes]:
-        """Begin to play a file of raw samples."""
-        format, channels, rate = sample_spec.split()
-        options = [f"--format={format}", f"--channels={channels}", f"--rate={rate}"]
-        options += ["--no-remap", f"--latency-msec={latency_ms}"]
-        options += [f"--device={sink}"] if sink else []
-        return subprocess.Popen(["pacat", "--raw", *options, str(file)], env=self.env)
-
-    def recorder(
-        self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000
-    ) -> subprocess.Popen[bytes]:
-        """Begin to record to a file of raw samples."""
-        format, channels, rate = sample_spec.split()
-        options = [f"--format={format}", f"--channels={channels}", f"--rate={rate}"]
-        options += ["--no-remap", f"--latency-msec={latency_ms}"]
-        return subprocess.Popen(["parec", "--raw", *options, str(file)], env=self.env)
-
-    def record(
-        self,
-        file: Path,
-        octets: int,
-        sample_spec: str = "s16le 2 48000",
-        latency_ms: int = 1000,
-    ) -> bytes:
-        """Record until there are so many octets; return them and perhaps more."""
-        with self.recorder(file, sample_spec, latency_ms) as recorder:
-            try:
-                wait_until(
-                    lambda: file.exists() and file.stat().st_size >= octets, "it is recorded"
-                )
-            finally:
-                recorder.kill()
-        return file.read_bytes()
-
-    def play(self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000) -> None:
-        """Play a file of raw samples to its end."""
-        with self.client(file, sample_spec, latency_ms) as client:
-            assert client.wait(HANG) == 0, self.log()
 
     def wait_for_clients(self, count: int) -> None:
         """Wait until so many clients are left, and what the others held is closed."""

@@ -7,102 +7,20 @@ import asyncio
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import NULL_SINK, StartServer, address_of_server
-from daemon import PulseAudio
 from guest import open_card, open_stream, play, record, stream_of, until
+from hearing import LEAD, RATE, frames_of, heard, playing, run_on, to_be_heard, without_a_gap
 from machine import Backend, Machine
 from pcm import COUNTER_FORMAT, Gap, counter, gaps_in, named, random_samples
-
-from xenaudio.core.frontend import Stream
-
-RATE = 48000
-LEAD = bytes(4 * RATE // 2)
-"""Silence before the sound: a sink that begins to play takes back silence that its monitor has told
-of already, and so the monitor misses the first moment."""
-
-
-ATTEMPTS = 6
-"""A sound has, to pass without a gap."""
-
-
-@asynccontextmanager
-async def heard(server: PulseAudio, file: Path, spec: str = "s16le") -> AsyncIterator[None]:
-    """Record what the server's sink plays."""
-    await asyncio.to_thread(file.unlink, missing_ok=True)
-    # With a low latency the null sink renders no more than that ahead.
-    with server.recorder(file, f"{spec} 2 {RATE}", latency_ms=20) as recorder:
-        try:
-            await until(lambda: file.exists() and file.stat().st_size, "it is recorded")
-            yield
-            await asyncio.sleep(0.5)
-        finally:
-            recorder.terminate()
-
-
-def frames_of(file: Path) -> np.ndarray:
-    """Return the counter's frames in a recording, without the silence."""
-    octets = file.read_bytes()
-    frames = np.frombuffer(octets[: len(octets) // 4 * 4], "<u4").astype(np.int64)
-    return frames[frames != 0]
-
-
-async def without_a_gap(
-    backend: Backend, attempt: Callable[[], Awaitable[list[Gap]]], *, mixed: bool = False
-) -> None:
-    """Have a sound pass until it does so without a gap: a busy machine makes some.
-
-    When a stream goes on after an underrun, PulseAudio takes back what it rendered in advance, the
-    silence and frames before it, and its monitor misses as much; of a stream that is `mixed` with
-    another one it does so too when the other one had the underrun. What is missing without such a
-    cause, the backend must have told of.
-    """
-    for _ in range(ATTEMPTS):
-        gaps = await attempt()
-        if not gaps:
-            return
-        print(f"gaps: {gaps}")
-        lost = sum(gap.missing for gap in gaps if not gap.silent and not mixed)
-
-        def told() -> int:
-            stats = backend.last_stats("guest")
-            return stats["frames_lost"] + stats["frames_dropped"] if stats else 0
-
-        await until(lambda lost=lost: told() >= lost, f"the backend tells of {lost} lost frames")
-    pytest.fail(f"{ATTEMPTS} times there were gaps")
-
-
-async def to_be_heard(file: Path) -> None:
-    """Wait until the sound is in a recording."""
-    await until(lambda: file.exists() and len(frames_of(file)) > 0, "it is heard")
-
-
-@asynccontextmanager
-async def playing(machine: Machine, sound: bytes) -> AsyncIterator[Stream]:
-    """Have a guest play; at the end wait until it has done."""
-    domain = await asyncio.to_thread(machine.create, "guest")
-    async with open_card(domain) as card:
-        stream = stream_of(card)
-        await open_stream(stream)
-        player = asyncio.create_task(play(stream, LEAD + sound))
-        yield stream
-        await player
 
 
 def serve(machine: Machine) -> Backend:
     route = f"pulse:{address_of_server(machine)}"
     return machine.serve("--output", route, "--input", route)
-
-
-async def run_on(stream: Stream, seconds: float) -> None:
-    """Wait until so much more was played, unheard or not."""
-    end = stream.position_frames + seconds * RATE
-    await until(lambda: stream.position_frames >= end, "the guest plays on")
 
 
 @pytest.mark.asyncio
