@@ -96,7 +96,9 @@ class Container:
 
     def apt_get(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run apt-get, which asks nothing and installs what is needed only."""
+        # (What the container holds need not outlive a power cut.)
         options = ["-q", "-y", "-o", "APT::Install-Recommends=false"]
+        options += ["-o", "DPkg::Options::=--force-unsafe-io"]
         return self.run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *options, *arguments)
 
     def install(self, *packages: str) -> str:

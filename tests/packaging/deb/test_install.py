@@ -92,7 +92,13 @@ DOM0, GUEST = "xenaudio-backend", "pulseaudio-modules-xen"
 CLIENTS = {GUEST: ("pulseaudio-utils",)}
 
 
-@pytest.mark.parametrize(("suite", "guests"), [SUITES, SUITES[::-1]], ids="-dom0-and-guest-".join)
+@pytest.mark.parametrize(
+    ("suite", "guests"),
+    [
+        pytest.param(*SUITES, id="bookworm-dom0-and-trixie-guest"),
+        pytest.param(*SUITES[::-1], id="trixie-dom0-and-bookworm-guest"),
+    ],
+)
 def test_sound_passes_between_two_fresh_roots(
     suite: str, guests: str, roots: Roots, shared: Path
 ) -> None:
