@@ -93,13 +93,26 @@ def backend(dom0: Dom0) -> Backend:
 @pytest.fixture
 def stock(dom0: Dom0, backend: Backend) -> Guest:
     """Give a guest with the kernel's own driver. It lasts for further tests: leave it as it was."""
-    return dom0.lasting(GuestConfig("stock", "stock"))
+    guest = dom0.lasting(GuestConfig("stock", "stock"))
+    # Both may be older than this backend, or its card.
+    backend.await_log(f"{guest} vsnd 0: connected")
+    guest.await_card()
+    return guest
 
 
 @pytest.fixture
 def debian(dom0: Dom0, backend: Backend) -> Guest:
     """Give a guest with our frontend. It lasts for further tests: leave it as it was."""
     return dom0.lasting(GuestConfig("debian", "debian"))
+
+
+@pytest.fixture(scope="module")
+def serviced(booted: Dom0) -> Iterator[Guest]:
+    """Give the guest of `debian` with the guest service, for all tests of a file."""
+    booted.backend()
+    guest = booted.lasting(GuestConfig("debian", "debian"))
+    with guest.service():
+        yield guest
 
 
 @pytest.fixture

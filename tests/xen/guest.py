@@ -8,7 +8,8 @@ import io
 import itertools
 import shlex
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,9 @@ CARD = [
     "STREAM, unique-id=microphone, type=C, channels-min=1, channels-max=2",
 ]
 """A card with PCM 0, which plays and captures."""
+
+GUESTD_LOG = "/run/guestd.log"
+"""What the guest service says."""
 
 ALSA_FORMATS = {
     "u8": "U8",
@@ -112,6 +116,19 @@ class Guest:
     def await_agent(self) -> None:
         """Wait until commands can be run in it."""
         self._machine.await_domain(self.domid)
+
+    @contextmanager
+    def service(self) -> Iterator[None]:
+        """Run the guest service meanwhile, to a clean end."""
+        pid = "/run/guestd.pid"
+        service = self.start(f"echo $$ >{pid}; exec xenaudio guestd >{GUESTD_LOG} 2>&1")
+        self.run(f"until grep -q 'serving domain' {GUESTD_LOG}; do sleep 0.1; done")
+        yield
+        self.run(f"kill $(cat {pid})")
+        ended = service.wait()
+        said = self.run(f"cat {GUESTD_LOG}").out
+        assert ended.exit == 0, said
+        assert "Traceback" not in said, said
 
     def cards(self) -> str:
         """Return what ALSA says of the sound cards."""

@@ -7,7 +7,7 @@ import pytest
 
 from .dom0 import PLAYED, Dom0
 from .guest import GuestConfig
-from .test_lifecycle import plays_bit_exact
+from .test_lifecycle import await_detached, plays_bit_exact
 
 DEVICES = "/dev/xen/xenbus /dev/xen/gntdev /dev/xen/evtchn"
 USER = 990
@@ -43,11 +43,13 @@ def test_an_ordinary_user_who_has_the_devices_serves(alone: Dom0) -> None:
         assert alone.run("stat -c %a:%u /run/xenstored/socket").out.strip() in ("600:0", "660:0")
         backend = alone.start_backend(user=USER)
         assert alone.run(f"stat -c %u /proc/{backend.pid}").out.strip() == str(USER)
-        guest = alone.create(GuestConfig("served", "stock"))
+        guest = alone.lasting(GuestConfig("stock", "stock"))
         plays_bit_exact(alone, guest, seed=90)
-        assert f"served (domain {guest.domid})" in alone.run("xenaudio status").out
+        assert f"stock (domain {guest.domid})" in alone.run("xenaudio status").out
         alone.detach(guest)
-        alone.destroy(guest)
+        await_detached(guest)
+        alone.attach(guest)
+        guest.await_card()
         assert backend.stop().exit == 0
         log = alone.run("cat /var/log/xenaudio.log").out
         assert not [line for line in log.splitlines() if line.startswith(("ERROR", "WARNING"))]

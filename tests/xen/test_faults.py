@@ -83,9 +83,9 @@ def unserved(dom0: Dom0) -> Iterator[Dom0]:
 
 
 def test_guest_without_a_backend_is_refused_and_created_once_there_is_one(unserved: Dom0) -> None:
-    config = GuestConfig("too-early", "stock")
+    config = GuestConfig("own", "stock")  # test_stock.py's, from now on
     with pytest.raises(CommandFailed) as refusal:
-        unserved.create(config)
+        unserved.lasting(config)
     assert "unable to add vsnd devices" in str(refusal.value)
     unserved.backend()
-    plays_bit_exact(unserved, unserved.create(config), 56)
+    plays_bit_exact(unserved, unserved.lasting(config), 56)

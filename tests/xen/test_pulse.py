@@ -11,7 +11,7 @@ import pytest
 
 from .dom0 import Backend, Dom0
 from .domain.pattern import Pattern
-from .guest import Guest
+from .guest import GUESTD_LOG, Guest
 from .machine import Job
 from .test_lifecycle import await_nothing_left, once_heard, while_heard
 from .test_ours import assert_continued
@@ -20,8 +20,6 @@ USER = 1000
 RUNTIME = "/run/pulse-user"
 """The user's folder."""
 LOG = f"{RUNTIME}/log"
-GUESTD_LOG = "/run/guestd.log"
-SOCKET = "/run/xenaudio/guestd.sock"
 SAMPLES = "--raw --format=s16le --rate=48000 --channels=2 --latency-msec=200"
 
 
@@ -83,19 +81,15 @@ class PulseAudio:
         self._job.wait()
 
 
-@pytest.fixture
-def pulse(debian: Guest) -> Iterator[PulseAudio]:
-    """Give PulseAudio in the guest with our code."""
-    guestd = debian.start(f"exec xenaudio guestd >{GUESTD_LOG} 2>&1")
-    debian.run(f"for i in $(seq 100); do [ -S {SOCKET} ] && exit 0; sleep 0.1; done; exit 1")
-    pulse = PulseAudio(debian)
+@pytest.fixture(scope="module")
+def pulse(serviced: Guest) -> Iterator[PulseAudio]:
+    """Give PulseAudio in the guest with our code: one, which stands all that is done to it."""
+    pulse = PulseAudio(serviced)
     try:
         pulse.await_sink()
         yield pulse
     finally:
         pulse.stop()
-        guestd.signal()
-        guestd.wait()
 
 
 def plays_whole(dom0: Dom0, pulse: PulseAudio, pattern: Pattern) -> None:
