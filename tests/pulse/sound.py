@@ -7,17 +7,21 @@ import re
 from pathlib import Path
 
 import numpy as np
+from daemon import PulseAudio
+from machine import wait_until
 from pcm import read_wav
 
 
 def sound_file(folder: Path, samples: bytes, silence: int) -> Path:
-    """Write what a client plays.
+    """Write what a client plays: with so many octets of silence before it and after it.
 
-    PulseAudio takes a stream for ended when it is rendered: the silence that follows, in octets, is
-    longer than the sink's latency, so that the sound before it was heard by then.
+    PulseAudio takes a stream for ended when it is rendered: the silence that follows is longer than
+    the sink's latency, so that the sound before it was heard by then. And a sink may open its
+    stream anew for a client: on a busy machine that takes longer than it has its clients wait, and
+    then what they play meanwhile is not heard.
     """
     file = folder / "sound.raw"
-    file.write_bytes(samples + bytes(silence))
+    file.write_bytes(bytes(silence) + samples + bytes(silence))
     return file
 
 
@@ -36,6 +40,24 @@ def files_of(folder: Path, stream: str = "guest-0-0-0") -> list[Path]:
         return int(again[1]) if again else 1
 
     return sorted(folder.glob(f"{stream}*.wav"), key=number)
+
+
+def is_finished(file: Path) -> bool:
+    """Say whether a WAV file is complete: its length is written when it is."""
+    with file.open("rb") as wav:
+        head = wav.read(8)
+    return len(head) == 8 and int.from_bytes(head[4:], "little") + 8 == file.stat().st_size
+
+
+def finish(daemon: PulseAudio, sink: str, played: Path) -> list[Path]:
+    """Have a sink close its stream, so that the files of what was heard are complete; they are it.
+
+    The next client opens it again.
+    """
+    daemon.asked("suspend-sink", sink, "1")
+    wait_until(lambda: all(map(is_finished, files_of(played))), "the files are complete")
+    daemon.asked("suspend-sink", sink, "0")
+    return files_of(played)
 
 
 def played_octets(files: list[Path]) -> bytes:
