@@ -182,6 +182,11 @@ def deb() -> Iterator[Result]:
     yield from run_pytest("deb", *DEB, "-m", "not on_demand")
 
 
+def rpm() -> Iterator[Result]:
+    """Yield the results of the RPM packages: built on a stand-in for Fedora, and installed."""
+    yield from run_pytest("rpm", "tests/packaging/rpm")
+
+
 def deb_more() -> Iterator[Result]:
     """Yield the results of what takes longer."""
     yield from run_pytest("deb-more", *DEB, "-m", "on_demand")
@@ -285,7 +290,7 @@ def package() -> Iterator[Result]:
 
 
 # What of tests/packaging is a part of its own: for it, packages are built.
-APART = ("--ignore=tests/packaging/deb",)
+APART = ("--ignore=tests/packaging/deb", "--ignore=tests/packaging/rpm")
 DEB = ("-n", "2", "--dist", "loadgroup", "tests/packaging/deb")
 
 PARTS = (
@@ -307,6 +312,7 @@ PARTS = (
         deb_more,
         on_demand=True,
     ),
+    Part("rpm", "RPM packages, on a stand-in for Fedora: tests/packaging/rpm", rpm),
     Part("pulse", "modules in a real PulseAudio: tests/pulse", pulse, terse=True),
     Part("xen", "scenarios on a real Xen, emulated by QEMU: tests/xen", xen),
     Part("package", "source distribution and wheel", package),
