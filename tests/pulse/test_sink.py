@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -291,6 +292,23 @@ def test_what_cannot_be_is_refused_with_what_can(machine: Machine, pulse: StartP
     assert "in use by another sink" in daemon.refusal("module-xenpv-sink", "sink_name=again")
     assert "again" not in daemon.asked("list", "short", "sinks")
     daemon.asked("unload-module", index)
+    daemon.stop()
+
+
+def test_a_card_of_the_kernels_driver_is_refused_with_what_to_do(
+    machine: Machine, pulse: StartPulse
+) -> None:
+    # What Linux shows of a device that snd_xen_front has, in a /sys/bus of this daemon's own.
+    driver = "/sys/bus/xen/devices/vsnd-0/driver"
+    show = f'mount -t tmpfs none /sys/bus && mkdir -p {driver} && exec "$@"'
+    prefix = ["unshare", "--mount", "--", "sh", "-c", show, "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    daemon = pulse(machine.create("guest", None), "load-module module-null-sink", prefix=prefix)
+    for module in ("module-xenpv-sink", "module-xenpv-source"):
+        said = daemon.refusal(module, "hypervisor=xen")
+        assert "snd_xen_front holds this card: unload it" in said
+        assert "modprobe -r snd_xen_front" in said
     daemon.stop()
 
 
