@@ -11,15 +11,36 @@
 #include <pulsecore/idxset.h>
 #include <pulsecore/modargs.h>
 #include <pulsecore/module.h>
+#include <pulsecore/msgobject.h>
 #include <pulsecore/namereg.h>
 
 #include "layout.h"
+
+static pa_object *freed;
+
+static void free_object(pa_object *object)
+{
+    freed = object;
+    pa_xfree(object);
+}
+
+static void check_object(void)
+{
+    /* One octet more, as of a type of our own. */
+    pa_object *object = (pa_object *) pa_msgobject_new_internal(sizeof(pa_msgobject) + 1,
+                                                                pa_msgobject_type_id, NULL);
+
+    object->free = free_object;
+    pa_object_unref(object);
+    XA_MEMBER(pa_object, free, freed == object);
+}
 
 void xa_layout_check_core(pa_core *core, pa_mainloop_api *mainloop)
 {
     pa_sink *sink = pa_namereg_get(core, NULL, PA_NAMEREG_SINK);
     pa_source *source = pa_namereg_get(core, NULL, PA_NAMEREG_SOURCE);
 
+    check_object();
     XA_MEMBER(pa_core, mainloop, core->mainloop == mainloop);
     XA_MEMBER(pa_core, modules, xa_layout_allocated(core->modules) != 0);
     XA_MEMBER(pa_core, sinks, xa_layout_allocated(core->sinks) != 0);
