@@ -205,6 +205,11 @@ def pulse() -> Iterator[Result]:
     yield from run_pytest("pulse", "tests/pulse", env=modules)
 
 
+def ansible() -> Iterator[Result]:
+    """Yield the results of the role on two hosts, and of its modules beside that."""
+    yield from run_pytest("ansible", "-n", "2", "--dist", "loadfile", "tests/ansible")
+
+
 def xen() -> Iterator[Result]:
     """Yield the results of the scenarios on a real Xen, with the seconds that each took."""
     # Two machines, each with one processor's worth of work.
@@ -315,6 +320,7 @@ PARTS = (
     Part("rpm", "RPM packages, on a stand-in for Fedora: tests/packaging/rpm", rpm),
     Part("pulse", "modules in a real PulseAudio: tests/pulse", pulse, terse=True),
     Part("xen", "scenarios on a real Xen, emulated by QEMU: tests/xen", xen),
+    Part("ansible", "the role, on two hosts over ssh: tests/ansible", ansible, terse=True),
     Part("package", "source distribution and wheel", package),
 )
 
