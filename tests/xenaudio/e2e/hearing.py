@@ -31,11 +31,13 @@ ATTEMPTS = 6
 
 
 @asynccontextmanager
-async def heard(server: SoundServer, file: Path, spec: str = "s16le") -> AsyncIterator[None]:
-    """Record what the server's sink plays."""
+async def heard(
+    server: SoundServer, file: Path, spec: str = "s16le", monitor: str = MONITOR
+) -> AsyncIterator[None]:
+    """Record what a sink plays."""
     await asyncio.to_thread(file.unlink, missing_ok=True)
     # With a low latency the null sink renders no more than that ahead.
-    with server.recorder(file, f"{spec} 2 {RATE}", latency_ms=20, source=MONITOR) as recorder:
+    with server.recorder(file, f"{spec} 2 {RATE}", latency_ms=20, source=monitor) as recorder:
         try:
             await until(lambda: file.exists() and file.stat().st_size, "it is recorded")
             yield

@@ -172,7 +172,7 @@ async def test_a_sink_that_is_removed_hands_its_streams_to_another(
         modules = await asyncio.to_thread(server.asked, "list", "short", "modules")
         (index,) = re.findall(r"^(\d+)\tmodule-null-sink\tsink_name=out", modules, re.M)
         await asyncio.to_thread(server.asked, "unload-module", index)
-        async with heard(server, second):
+        async with heard(server, second, monitor="other.monitor"):
             await to_be_heard(second)
     before, after = frames_of(first), frames_of(second)
     assert np.all(np.diff(before) > 0)
