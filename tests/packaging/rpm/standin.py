@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from deb.container import TREE, Container, base_image, must
+from deb.container import TREE, Container, must
+from deb.container import build_image as debian_build_image
 
 HERE = Path(__file__).resolve().parent
 IMAGE = "localhost/xenaudio-standin:fedora"
@@ -19,7 +20,8 @@ REPOS = "etc/yum.repos.d"
 @functools.cache
 def image() -> str:
     """Make the image that stands in for a Fedora's, if it is not there; return its name."""
-    base = f"BASE={base_image('bookworm')}"
+    # (Of Debian's own builds, because that has most of what is needed already.)
+    base = f"BASE={debian_build_image('bookworm')}"
     must("podman", "build", "--isolation=chroot", "--build-arg", base, "--tag", IMAGE, HERE)
     return IMAGE
 
