@@ -233,11 +233,11 @@ def repo_file(base_url: str, target: str) -> str:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Give two folders each other's name in one step (renameat2(2)). OSError."""
+    """Give two folders each other's name in one step (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE):
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), str(other))
+        why = os.strerror(ctypes.get_errno())
+        raise PublishError(f"{other} cannot be replaced in one step on this file system: {why}")
 
 
 def put_in_place(new: Path, out: Path) -> None:
