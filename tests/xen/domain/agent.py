@@ -8,28 +8,55 @@ dom0's agent talks with the tests over a virtio serial port, one JSON object a l
     {"id": 2, "domain": 3, "await": true}   answered, with exit 0, when domain 3's agent is up
 
 What is for another domain it passes on through XenStore, which a guest has whatever else works: a
-message is a directory of parts below data/agent/in or out, complete once `count` is there.
+message is a node below data/agent/in or out. Its value is how many parts are below it, a space, and
+what is before those parts, which are there before it has a value.
+
+An emulated processor needs seconds for what asyncio imports: this is a loop around poll(2), which
+waits for nothing but the store's answers besides.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import glob
 import json
 import os
+import select
 import signal
 import struct
-import sys
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 PORT = "/dev/vport*p1"
 SOCKET = "/run/xenstored/socket"
 PART = 1500  # octets; a node holds 2048
 OUTPUT_LIMIT = 200_000  # of a guest's command, octets
 
-Message = dict[str, Any]
+
+class Loop:
+    """Waits for descriptors."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._readable: dict[int, Callable[[], None]] = {}
+
+    def add(self, fd: int, readable: Callable[[], None]) -> None:
+        """Call `readable` whenever there is something to read."""
+        self._readable[fd] = readable
+        self._poll.register(fd, select.POLLIN)
+
+    def remove(self, fd: int) -> None:
+        """Do so no more."""
+        del self._readable[fd]
+        self._poll.unregister(fd)
+
+    def turn(self) -> None:
+        """Wait for one of them at least."""
+        for fd, _ in self._poll.poll():
+            self._readable[fd]()
 
 
 class StoreError(Exception):
@@ -37,208 +64,208 @@ class StoreError(Exception):
 
 
 class Store:
-    """A XenStore connection."""
+    """A XenStore connection. Watches are told of by `deliver`, never during a request."""
 
     READ, DIRECTORY, WATCH, WRITE, RM, EVENT, ERROR = 2, 1, 4, 11, 13, 15, 16
 
-    def __init__(
-        self, reader: Callable[[int], bytes], writer: Callable[[bytes], Any], fd: int
-    ) -> None:
-        self._read, self._write = reader, writer
-        self._buffer = b""
-        self._replies: dict[int, asyncio.Future[bytes]] = {}
-        self._last = 0
-        self._asking = asyncio.Lock()
-        self._watchers: dict[str, Callable[[], None]] = {}
-        asyncio.get_running_loop().add_reader(fd, self._readable)
-
-    @classmethod
-    def open(cls) -> Store:
+    def __init__(self, loop: Loop) -> None:
         """Connect to the daemon, or to the kernel where the daemon is in another domain."""
+        self._read: Callable[[int], bytes]
+        self._write: Callable[[bytes], Any]
         if os.path.exists(SOCKET):
             import socket
 
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.connect(SOCKET)
-            return cls(sock.recv, sock.sendall, sock.fileno())
-        fd = os.open("/dev/xen/xenbus", os.O_RDWR)
-        return cls(lambda size: os.read(fd, size), lambda data: os.write(fd, data), fd)
+            fd, self._read, self._write = sock.fileno(), sock.recv, sock.sendall
+        else:
+            fd = os.open("/dev/xen/xenbus", os.O_RDWR)
+            self._read = lambda size: os.read(fd, size)
+            self._write = lambda data: os.write(fd, data)
+        self._buffer = b""
+        self._reply: tuple[int, bytes] | None = None
+        self._events: list[tuple[str, str]] = []
+        self._watchers: dict[str, Callable[[str], None]] = {}
+        loop.add(fd, self._receive)
 
-    def _readable(self) -> None:
+    def _receive(self) -> None:
         self._buffer += self._read(4096)
         while len(self._buffer) >= 16:
-            kind, request, _, length = struct.unpack_from("<4I", self._buffer)
+            kind, _, _, length = struct.unpack_from("<4I", self._buffer)
             if len(self._buffer) < 16 + length:
                 return
             body = self._buffer[16 : 16 + length]
             self._buffer = self._buffer[16 + length :]
             if kind == self.EVENT:
-                self._watchers[body.split(b"\0")[1].decode()]()
-                continue
-            reply = self._replies.pop(request)
-            if kind == self.ERROR:
-                reply.set_exception(StoreError(body.rstrip(b"\0").decode()))
+                path, token = body.decode().split("\0")[:2]
+                self._events.append((path, token))
             else:
-                reply.set_result(body)
+                self._reply = kind, body
 
-    async def _request(self, kind: int, *fields: bytes) -> bytes:
+    def _request(self, kind: int, *fields: bytes) -> bytes:
         body = b"".join(fields)
-        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        # The kernel mixes up requests that are not answered yet.
-        async with self._asking:
-            self._last += 1
-            self._replies[self._last] = reply
-            self._write(struct.pack("<4I", kind, self._last, 0, len(body)) + body)
-            return await reply
+        self._write(struct.pack("<4I", kind, 0, 0, len(body)) + body)
+        while self._reply is None:
+            self._receive()
+        (kind, body), self._reply = self._reply, None
+        if kind == self.ERROR:
+            raise StoreError(body.rstrip(b"\0").decode())
+        return body
 
-    async def read(self, path: str) -> str | None:
+    def deliver(self) -> None:
+        """Tell of the changes of what is watched, by their paths."""
+        while self._events:
+            path, token = self._events.pop(0)
+            self._watchers[token](path)
+
+    def read(self, path: str) -> str | None:
         with contextlib.suppress(StoreError):
-            return (await self._request(self.READ, path.encode() + b"\0")).decode()
+            return self._request(self.READ, path.encode() + b"\0").decode()
         return None
 
-    async def directory(self, path: str) -> list[str]:
+    def directory(self, path: str) -> list[str]:
         with contextlib.suppress(StoreError):
-            answer = await self._request(self.DIRECTORY, path.encode() + b"\0")
+            answer = self._request(self.DIRECTORY, path.encode() + b"\0")
             return [name.decode() for name in answer.split(b"\0") if name]
         return []
 
-    async def write(self, path: str, value: str) -> None:
-        await self._request(self.WRITE, path.encode() + b"\0", value.encode())
+    def write(self, path: str, value: str) -> None:
+        self._request(self.WRITE, path.encode() + b"\0", value.encode())
 
-    async def remove(self, path: str) -> None:
+    def remove(self, path: str) -> None:
         with contextlib.suppress(StoreError):
-            await self._request(self.RM, path.encode() + b"\0")
+            self._request(self.RM, path.encode() + b"\0")
 
-    async def watch(self, path: str, changed: Callable[[], None]) -> None:
+    def watch(self, path: str, changed: Callable[[str], None]) -> None:
         token = f"{len(self._watchers)}"
         self._watchers[token] = changed
-        await self._request(self.WATCH, path.encode() + b"\0", token.encode() + b"\0")
+        self._request(self.WATCH, path.encode() + b"\0", token.encode() + b"\0")
 
-    async def post(self, path: str, message: Message) -> None:
+    def post(self, path: str, message: dict[str, Any]) -> None:
         """Leave a message."""
         text = json.dumps(message)
-        parts = [text[at : at + PART] for at in range(0, len(text), PART)]
-        for number, part in enumerate(parts):
-            await self.write(f"{path}/{number}", part)
-        await self.write(f"{path}/count", str(len(parts)))
+        first, *others = (text[at : at + PART] for at in range(0, len(text), PART))
+        for number, part in enumerate(others):
+            self.write(f"{path}/{number}", part)
+        self.write(path, f"{len(others)} {first}")
 
-    async def take(self, path: str) -> Message | None:
-        """Take a message away, if it is complete."""
-        count = await self.read(f"{path}/count")
-        if count is None:
-            return None
-        parts = [await self.read(f"{path}/{number}") or "" for number in range(int(count))]
-        await self.remove(path)
-        answer: Message = json.loads("".join(parts))
-        return answer
+    def take(self, folder: str, changed: str) -> Iterator[dict[str, Any]]:
+        """Take away the messages of a folder that are complete, as far as that has changed."""
+        inside = changed.removeprefix(folder).strip("/").split("/")[0]
+        for name in [inside] if inside else sorted(self.directory(folder)):
+            value = self.read(f"{folder}/{name}")
+            if value:
+                count, _, first = value.partition(" ")
+                others = [self.read(f"{folder}/{name}/{number}") for number in range(int(count))]
+                self.remove(f"{folder}/{name}")
+                yield json.loads(first + "".join(part or "" for part in others))
 
 
 class Jobs:
     """The commands that run in this domain."""
 
-    def __init__(self, answer: Callable[[Message], None]) -> None:
+    def __init__(self, loop: Loop, answer: Callable[[dict[str, Any]], None]) -> None:
+        self._loop = loop
         self._answer = answer
-        self._running: dict[int, asyncio.subprocess.Process] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: dict[int, int] = {}
 
-    def take(self, message: Message) -> None:
+    def take(self, message: dict[str, Any]) -> None:
         """Do what a message says."""
-        process = self._running.get(message["id"])
-        if "signal" in message:
-            if process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, message["signal"])
-            return
-        task = asyncio.create_task(self._run(message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        number = message["id"]
+        if "signal" not in message:
+            self._start(number, message["argv"])
+        elif number in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._running[number], message["signal"])
 
-    async def _run(self, message: Message) -> None:
-        pipe = asyncio.subprocess.PIPE
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *message["argv"],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
-                start_new_session=True,
-            )
-        except OSError as error:
-            self._answer({"id": message["id"], "exit": 127, "out": "", "err": str(error)})
-            return
-        self._running[message["id"]] = process
-        out, err = await process.communicate()
-        del self._running[message["id"]]
-        self._answer(
-            {
-                "id": message["id"],
-                "exit": process.returncode,
-                "out": out.decode(errors="replace"),
-                "err": err.decode(errors="replace"),
-            }
+    def _start(self, number: int, argv: list[str]) -> None:
+        out, err = f"/run/{number}.out", f"/run/{number}.err"
+        writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        pid = self._running[number] = os.posix_spawn(
+            argv[0],
+            argv,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, out, writing, 0o600),
+                (os.POSIX_SPAWN_OPEN, 2, err, writing, 0o600),
+            ],
+            setsid=True,
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
+        ended = os.pidfd_open(pid)
+
+        def collect() -> None:
+            _, status = os.waitpid(pid, 0)
+            self._loop.remove(ended)
+            os.close(ended)
+            del self._running[number]
+            answer = {"id": number, "exit": os.waitstatus_to_exitcode(status)}
+            self._answer({**answer, "out": taken(out), "err": taken(err)})
+
+        self._loop.add(ended, collect)
+
+
+def taken(path: str) -> str:
+    """Return what is in a file, which is removed."""
+    with open(path, errors="replace") as file:
+        text = file.read()
+    os.unlink(path)
+    return text
 
 
 class Relay:
     """dom0's side of another domain's agent."""
 
-    def __init__(self, store: Store, domain: int, answer: Callable[[Message], None]) -> None:
+    def __init__(self, store: Store, domain: int, answer: Callable[[dict[str, Any]], None]) -> None:
         self._store = store
         self._path = f"/local/domain/{domain}/data/agent"
         self._answer = answer
-        self._changed = asyncio.Event()
         self._awaiting: list[int] = []
-        self._task = asyncio.create_task(self._run())
+        store.watch(f"{self._path}/up", lambda _: self._answer_awaiting())
+        store.watch(f"{self._path}/out", self._pass_back)
 
-    def take(self, message: Message) -> None:
+    def take(self, message: dict[str, Any]) -> None:
         """Pass a message on."""
         if "await" in message:
             self._awaiting.append(message["id"])
-            self._changed.set()
+            self._answer_awaiting()
             return
         kind = "signal" if "signal" in message else "run"
-        self._post = asyncio.create_task(
-            self._store.post(f"{self._path}/in/{kind}-{message['id']}", message)
-        )
+        self._store.post(f"{self._path}/in/{kind}-{message['id']}", message)
 
-    async def _run(self) -> None:
-        await self._store.watch(self._path, self._changed.set)
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._awaiting and await self._store.read(f"{self._path}/up") is not None:
-                for number in self._awaiting:
-                    self._answer({"id": number, "exit": 0, "out": "", "err": ""})
-                self._awaiting.clear()
-            for name in await self._store.directory(f"{self._path}/out"):
-                answer = await self._store.take(f"{self._path}/out/{name}")
-                if answer is not None:
-                    self._answer(answer)
+    def _answer_awaiting(self) -> None:
+        if self._awaiting and self._store.read(f"{self._path}/up") is not None:
+            for number in self._awaiting:
+                self._answer({"id": number, "exit": 0, "out": "", "err": ""})
+            self._awaiting.clear()
+
+    def _pass_back(self, changed: str) -> None:
+        for answer in self._store.take(f"{self._path}/out", changed):
+            self._answer(answer)
 
 
-async def dom0() -> None:
+def dom0() -> None:
     """Serve the tests, from dom0."""
-    loop = asyncio.get_running_loop()
-    store = Store.open()
+    loop = Loop()
+    store = Store(loop)
     port = os.open(glob.glob(PORT)[0], os.O_RDWR)
-    # The port carries octets; blocking writes are what holds a talkative command back.
-    writing = os.dup(port)
-
-    def answer(message: Message) -> None:
-        data = json.dumps(message).encode() + b"\n"
-        while data:
-            data = data[os.write(writing, data) :]
-
-    jobs = Jobs(answer)
     relays: dict[int, Relay] = {}
     received = b""
-    incoming: asyncio.Queue[bytes] = asyncio.Queue()
 
-    loop.add_reader(port, lambda: incoming.put_nowait(os.read(port, 65536)))
-    answer({"id": 0, "exit": 0, "out": "", "err": ""})
-    while data := await incoming.get():
-        received += data
-        *lines, received = received.split(b"\n")
+    def answer(message: dict[str, Any]) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        while data:
+            data = data[os.write(port, data) :]
+
+    jobs = Jobs(loop, answer)
+
+    def receive() -> None:
+        nonlocal received
+        data = os.read(port, 65536)
+        if not data:
+            raise SystemExit("the tests have gone")
+        *lines, received = (received + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
             domain = message["domain"]
@@ -249,38 +276,41 @@ async def dom0() -> None:
                 relays[domain] = Relay(store, domain, answer)
             relays[domain].take(message)
 
+    loop.add(port, receive)
+    answer({"id": 0, "exit": 0, "out": "", "err": ""})
+    while True:
+        loop.turn()
+        store.deliver()
 
-async def guest() -> None:
+
+def guest() -> None:
     """Serve dom0's agent, from a guest."""
-    store = Store.open()
-    changed = asyncio.Event()
-    answers: asyncio.Queue[Message] = asyncio.Queue()
+    loop = Loop()
+    store = Store(loop)
 
-    async def send_answers() -> None:
-        while True:
-            message = await answers.get()
-            message["out"] = message["out"][-OUTPUT_LIMIT:]
-            message["err"] = message["err"][-OUTPUT_LIMIT:]
-            await store.post(f"data/agent/out/{message['id']}", message)
+    def answer(message: dict[str, Any]) -> None:
+        for name in ("out", "err"):
+            message[name] = message[name][-OUTPUT_LIMIT:]
+        store.post(f"data/agent/out/{message['id']}", message)
 
-    jobs = Jobs(answers.put_nowait)
-    sending = asyncio.create_task(send_answers())
-    await store.watch("data/agent/in", changed.set)
-    while not sending.done():
+    jobs = Jobs(loop, answer)
+
+    def receive(changed: str) -> None:
         # Again after a restore: the store of the new domain knows nothing of us.
-        if await store.read("data/agent/up") is None:
-            await store.write("data/agent/up", "1")
-        for name in sorted(await store.directory("data/agent/in")):
-            message = await store.take(f"data/agent/in/{name}")
-            if message is not None:
-                jobs.take(message)
-        await changed.wait()
-        changed.clear()
-    sending.result()
+        if changed == "data/agent/in" and store.read("data/agent/up") is None:
+            store.write("data/agent/up", "1")
+        for message in store.take("data/agent/in", changed):
+            jobs.take(message)
+
+    store.watch("data/agent/in", receive)
+    while True:
+        store.deliver()
+        loop.turn()
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(dom0() if os.path.exists(SOCKET) else guest())
-    sys.exit(1)
+    if os.path.exists(SOCKET):
+        dom0()
+    else:
+        guest()
