@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .domain.pattern import Pattern
-from .guest import CARD, Guest, GuestConfig
+from .guest import CARD, Guest, GuestConfig, unit_command
 from .machine import LIMIT, Done, Job, Machine, MachineError
 
 PLAYED = "/run/played"
@@ -43,7 +43,7 @@ class Holding:
 
 
 class Backend:
-    """`xenaudio serve` in dom0."""
+    """`xenaudio serve` in dom0, as the package's unit runs it."""
 
     def __init__(self, machine: Machine, job: Job) -> None:
         self._machine = machine
@@ -120,10 +120,10 @@ class Dom0:
 
     # The backend
 
-    def start_backend(self, *options: str, user: int = 0) -> Backend:
+    def start_backend(self, *options: str, user: str = "root") -> Backend:
         """Start the backend, playing to PLAYED and recording from RECORDED, and wait for it.
 
-        Another user than root must have been given what it needs.
+        Another user than root, of the group of the same name, must have been given what it needs.
         """
         self.run(f"mkdir -p {PLAYED}; rm -f {LOG} {PID}; touch {LOG}")
         routes = options or (f"--output=file:{PLAYED}/", f"--input=file:{RECORDED}")
@@ -132,7 +132,7 @@ class Dom0:
         job = self.start(
             f"echo $$ >{PID};"
             f" exec setpriv --reuid={user} --regid={user} --clear-groups"
-            f" xenaudio serve --hv xen {shlex.join(routes)} >{LOG} 2>&1"
+            f" {unit_command('xenaudiod')} {shlex.join(routes)} >{LOG} 2>&1"
         )
         self._backend = Backend(self.machine, job)
         self._backend.await_log("serving /local/domain/0/backend/vsnd")

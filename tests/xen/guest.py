@@ -40,13 +40,18 @@ ALSA_FORMATS = {
 }
 
 
+def unit_command(service: str) -> str:
+    """Return, for a shell, what an installed unit runs: the domains have no systemd to do so."""
+    return f"$(sed -n s/^ExecStart=//p /lib/systemd/system/{service}.service)"
+
+
 @dataclass(frozen=True)
 class GuestConfig:
     """What goes into xl's configuration file."""
 
     name: str
     role: Role
-    """`stock`: the kernel's own sound driver and nothing of ours; `debian`: our code, no driver."""
+    """`stock`: the kernel's own driver and nothing of ours; `debian`: our packages, no driver."""
     vsnd: Sequence[str] | None = tuple(CARD)
     """The lines of one card; None: the guest has no sound."""
     cards: int = 1
@@ -59,14 +64,13 @@ class GuestConfig:
 
     def text(self) -> str:
         """Return xl's configuration file."""
-        boot = "/opt/xenaudio/boot"
         disk = "format=raw, access=r, script=/harness/block, vdev=xvd{0}, target=/dev/vd{0}"
         disks = [disk.format(letter) for letter in ("ab" if self.role == "debian" else "a")]
         lines = [
             f'name = "{self.name}"',
             f'type = "{self.kind}"',
-            f'kernel = "{boot}/vmlinux"',
-            f'ramdisk = "{boot}/initramfs"',
+            'kernel = "/boot/vmlinux"',
+            'ramdisk = "/boot/initramfs"',
             f'extra = "{KERNEL_OPTIONS} role={self.role} {self.options}"',
             f"memory = {self.memory}",
             "vcpus = 1",
@@ -121,7 +125,8 @@ class Guest:
     def service(self) -> Iterator[None]:
         """Run the guest service meanwhile, to a clean end."""
         pid = "/run/guestd.pid"
-        service = self.start(f"echo $$ >{pid}; exec xenaudio guestd >{GUESTD_LOG} 2>&1")
+        command = unit_command("xenaudio-guestd")
+        service = self.start(f"echo $$ >{pid}; exec {command} >{GUESTD_LOG} 2>&1")
         self.run(f"until grep -q 'serving domain' {GUESTD_LOG}; do sleep 0.1; done")
         yield
         self.run(f"kill $(cat {pid})")

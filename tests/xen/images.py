@@ -4,11 +4,13 @@
     xen, vmlinux   the hypervisor, and the kernel of dom0 and of the guests
     root.ext2      a Debian root, for dom0 and the guests alike
     initramfs      domain/ and the kernel modules it needs, for dom0 and the guests alike
-    tree.ext4      the tree being tested (for dom0 and those guests that get it), and what xl boots
+    ours.ext2      what the installation of our own packages adds to that root, for dom0 and those
+                   guests that get it; and what xl boots
 
-Packages come from the machine's own apt sources. What is made of packages is kept, for all clones
-of this tree, in ~/.cache/xenaudio (XDG_CACHE_HOME), until nobody has used it for a month; the rest
-is made in build/xen each time, which takes seconds.
+Debian's packages come from the machine's own apt sources, ours from ci/build-packages, which builds
+them of the tree's last commit. What is made of Debian's alone is kept, for all clones of this tree,
+in ~/.cache/xenaudio (XDG_CACHE_HOME), until nobody has used it for a month; the rest is in
+build/xen, and made again when a package, or domain/, has changed.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 TREE = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -37,14 +40,18 @@ KEPT = 30 * 86400
 """Seconds after its last use for which a base is kept."""
 
 ROOT_PACKAGES = [
-    "python3",  # the agent, and our code
-    "python3-cffi-backend",  # our extension's other half
-    *("libsndfile1", "libpulse0"),  # our extension
+    "python3",  # the agent
     "alsa-utils",  # aplay and arecord, as the stock guest's user has them
     "kmod",
     "xenstore-utils",
-    "pulseaudio",  # our modules' daemon, and its clients
-    "pulseaudio-utils",
+    # what our packages depend on (with xen-utils' libraries): they are installed without a network
+    *("python3-cffi-backend", "libsndfile1", "libpulse0"),
+    *("udev", "systemd-standalone-sysusers", "pulseaudio"),
+    "pulseaudio-utils",  # PulseAudio's clients
+]
+OUR_PACKAGES = [
+    *("python3-xenaudio", "xenaudio-backend"),
+    *("xenaudio-guest", "pulseaudio-modules-xen"),
 ]
 MODULES = [
     # dom0's disk, and what the initramfs puts together
@@ -71,7 +78,7 @@ class Images:
     vmlinux: Path
     initramfs: Path
     root: Path
-    tree: Path
+    ours: Path
 
 
 def run(argv: Sequence[str | Path], cwd: Path | None = None) -> str:
@@ -95,10 +102,10 @@ def make() -> Images:
         if not (run_id and made_for.exists() and made_for.read_text() == run_id):
             made_for.unlink(missing_ok=True)
             _make_initramfs(base)
-            _make_tree(base)
+            _make_ours(base)
             made_for.write_text(run_id)
     return Images(
-        base / "xen", base / "vmlinux", BUILD / "initramfs", base / "root.ext2", BUILD / "tree.ext4"
+        base / "xen", base / "vmlinux", BUILD / "initramfs", base / "root.ext2", BUILD / "ours.ext2"
     )
 
 
@@ -178,11 +185,12 @@ def _make_base(base: Path, packages: _Packages) -> None:
     include = f"--include={','.join(packages.root)}"
     run(
         [
-            *("mmdebstrap", "--quiet", "--variant=minbase", "--format=ext2", include, *left_out),
+            *("mmdebstrap", "--quiet", "--variant=minbase", include, *left_out),
             *("--dpkgopt=force-unsafe-io", *_apt_options()),
-            *(_suite(), str(new / "root.ext2"), *map(str, _sources())),
+            *(_suite(), str(new / "root.tar"), *map(str, _sources())),
         ]
     )
+    _make_file_system(new / "root.tar", new / "root.ext2")
     new.rename(base)
 
 
@@ -265,35 +273,73 @@ def _make_initramfs(base: Path) -> None:
     shutil.rmtree(stage)
 
 
-def _install_modules(root: Path) -> None:
-    """Install PulseAudio's modules, as ci/setup has built them, below a folder."""
-    built = TREE / "build/modules"
-    if not built.exists():
-        raise ImageError("PulseAudio's modules are not built: run ci/setup test")
-    run(["meson", "install", "-C", built, "--no-rebuild", "--destdir", root])
+def _make_ours(base: Path) -> None:
+    """Make the file system of what our packages add, if they are others, and of what xl boots."""
+    packages = _our_packages()
+    made_of = hashlib.sha256(b"".join(package.read_bytes() for package in packages))
+    added = BUILD / f"{base.name}-{made_of.hexdigest()[:16]}.tar"
+    if not added.exists():
+        for other in BUILD.glob("base-*.tar"):
+            other.unlink()
+        _install(base, packages, added)
+    whole = BUILD / "ours.tar"
+    shutil.copy(added, whole)
+    with tarfile.open(whole, "a") as tar:
+        tar.add(base / "vmlinux", "./boot/vmlinux")
+        tar.add(BUILD / "initramfs", "./boot/initramfs")
+    _make_file_system(whole, BUILD / "ours.ext2")
+    whole.unlink()
 
 
-def _make_tree(base: Path) -> None:
-    if not (TREE / "xenaudio/core/_core.abi3.so").exists():
-        raise ImageError("the extension is not built: run ci/setup test")
-    stage = BUILD / "tree.d"
-    shutil.rmtree(stage, ignore_errors=True)
-    shutil.copytree(TREE / "xenaudio", stage / "xenaudio", ignore=_not_source)
-    _install_modules(stage / "root")
-    # The image is read-only, and an emulated CPU compiles slowly.
-    where = ["-s", str(stage), "-p", "/opt/xenaudio"]
-    python = ["/usr/bin/python3", "-m", "compileall", "-q"]
-    run([*python, "--invalidation-mode=unchecked-hash", *where, stage])
-    (stage / "boot").mkdir()
-    shutil.copy(base / "vmlinux", stage / "boot")
-    shutil.copy(BUILD / "initramfs", stage / "boot")
-    size = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
-    image = BUILD / "tree.ext4"
+def _our_packages() -> list[Path]:
+    """Return our packages of this Debian release, of the tree's last commit."""
+    run([TREE / "ci/build-packages", "--if-needed", _suite()])
+    folder = TREE / "dist" / _suite()
+    return [package for name in OUR_PACKAGES for package in folder.glob(f"{name}_*.deb")]
+
+
+def _install(base: Path, packages: Sequence[Path], added: Path) -> None:
+    """Have apt install packages in the Debian root; `added` becomes what that adds or changes."""
+    changed = r"find . -xdev -path ./tmp -prune -o \( -type d -o -cnewer tmp/before \) -print0"
+    script = f"""
+        touch /tmp/before && sleep 1 && apt-get -q -y install /tmp/*.deb &&
+        {changed} |
+        tar --no-recursion --null -T - -cf /tmp/changed.tar
+    """
+    changed_tar = BUILD / "changed.tar"
+    run(
+        [
+            *("mmdebstrap", "--quiet", "--variant=custom", "--format=null", "--skip=update"),
+            *("--dpkgopt=force-unsafe-io", f"--setup-hook=tar-in {base}/root.tar /"),
+            f"--customize-hook=copy-in {' '.join(map(str, packages))} /tmp",
+            f"--customize-hook=chroot $1 sh -c '{script}'",
+            f"--customize-hook=download /tmp/changed.tar {changed_tar}",
+            *(_suite(), "-", "deb file:/nowhere ./"),
+        ]
+    )
+    with tarfile.open(changed_tar) as tar:
+        members = [(PurePosixPath(member.name), member) for member in tar]
+        # A folder that a layer has no file in is one more to look into, at each path through it.
+        kept = {PurePosixPath("boot")}
+        kept.update(*([path, *path.parents] for path, member in members if not member.isdir()))
+        with tarfile.open(BUILD / "added.tar", "w") as new:
+            for path, member in members:
+                if path in kept:
+                    new.addfile(member, tar.extractfile(member) if member.isreg() else None)
+    changed_tar.unlink()
+    (BUILD / "added.tar").rename(added)
+
+
+def _make_file_system(archive: Path, image: Path) -> None:
+    """Make an ext2 file system of a tar archive."""
+    with tarfile.open(archive) as tar:
+        sizes = [member.size for member in tar]
+    blocks = sum(size // 1024 + 1 for size in sizes) * 21 // 20 + 4096
+    size = ["-B", "1024", "-b", str(blocks), "-N", str(len(sizes) + 1024)]
     image.unlink(missing_ok=True)
-    room = f"{size // 1024 * 11 // 10 + 4096}k"
-    format = ["/usr/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal"]
-    run([*format, "-d", stage, image, room])
-    shutil.rmtree(stage)
+    said = run(["sh", "-c", 'exec genext2fs "$@" 2>&1', "sh", *size, "-a", archive, image])
+    if "genext2fs:" in said:  # of a file that it leaves out it only tells
+        raise ImageError(f"{image}:\n{said[-3000:]}")
 
 
 def _not_source(_folder: str, names: list[str]) -> set[str]:

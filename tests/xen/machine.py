@@ -128,7 +128,7 @@ def qemu(
     disk = "if=none,format=raw,readonly=on,file.locking=off"
     disks = [
         *("-drive", f"file={images.root},id=root,{disk}", "-device", "virtio-blk-pci,drive=root"),
-        *("-drive", f"file={images.tree},id=tree,{disk}", "-device", "virtio-blk-pci,drive=tree"),
+        *("-drive", f"file={images.ours},id=ours,{disk}", "-device", "virtio-blk-pci,drive=ours"),
     ]
     return [
         *("qemu-system-x86_64", "-M", "pc", "-cpu", CPU, "-m", "2048", "-smp", "1"),

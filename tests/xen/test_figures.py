@@ -22,7 +22,7 @@ PERIOD = 2400
 LATER = "ten seconds later"
 """Between two texts of /proc/interrupts."""
 
-PINGPONG = "PYTHONPATH=/opt/xenaudio python3 /harness/pingpong.py"
+PINGPONG = "python3 /harness/pingpong.py"
 
 
 def test_cost_of_a_stock_guests_play(

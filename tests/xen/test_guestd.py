@@ -56,7 +56,7 @@ def test_an_ordinary_user_plays_and_records_bit_exact(dom0: Dom0, guest: Guest) 
 
 def test_an_ordinary_user_opens_no_node_of_xen_and_writes_no_other_path(guest: Guest) -> None:
     guest.put([PROBE / "probe.py", PROBE / "guestservice.py"], f"{FOLDER}/probe")
-    probe = f"PYTHONPATH=/opt/xenaudio python3 {FOLDER}/probe/probe.py {NOBODY}"
+    probe = f"python3 {FOLDER}/probe/probe.py {NOBODY}"
     guest.run(f"{probe} /run/xenaudio/guestd.sock")
 
 

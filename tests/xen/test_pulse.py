@@ -35,7 +35,7 @@ class PulseAudio:
         options = ["-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1"]
         options += ["--log-level=info", f"--log-target=file:{LOG}"]
         options += ["-L", f"module-native-protocol-unix socket={RUNTIME}/native"]
-        options += ["-L", "module-xenpv-detect"]
+        options += ["-F", "/etc/pulse/default.pa.d/xenaudio-guest.pa"]
         self._job = self.start(f"exec pulseaudio {shlex.join(options)}")
 
     def run(self, script: str) -> str:

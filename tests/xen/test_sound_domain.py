@@ -129,8 +129,7 @@ def test_guest_of_a_sound_domain_is_destroyed_without_waiting(dom0: Dom0, sound:
 
 def test_store_connection_of_a_sound_domain_stands_what_xenstore_does(sound: Sound) -> None:
     """The kernel mixes up requests that wait together, and ends no connection with a refusal."""
-    script = "PYTHONPATH=/opt/xenaudio python3 /harness/together.py"
-    found = json.loads(sound.guest.run(script).out)
+    found = json.loads(sound.guest.run("python3 /harness/together.py").out)
     assert found["mixed"] == 0
     # xenstored's quota of watches, of which the kernel and the agent have some.
     assert 100 < found.pop("watches") < 128
