@@ -72,10 +72,23 @@ def test_the_modules_are_for_one_pulseaudio(
     assert "libxenpv" not in given + "".join(required), "that library is nobody else's"
 
 
+def test_pulseaudio_loads_the_packaged_modules(standin: Container, packages: Path) -> None:
+    unpack = 'rpm2cpio "$1" | cpio -id --quiet -D / "./usr/lib*/*"'
+    standin.must("sh", "-c", unpack, "sh", package(packages, "pulseaudio-modules-xen"))
+    described = standin.must("pulseaudio", "--dump-modules")
+    for kind, text in {"detect": "Sinks and sources", "sink": "Sink", "source": "Source"}.items():
+        assert re.search(rf"^module-xenpv-{kind} +{text}\b", described, re.MULTILINE), described
+
+
 def test_everything_optional_is_in_the_packages(standin: Container, packages: Path) -> None:
     required = standin.must("rpm", "-qp", "--requires", package(packages, "python3-xenaudio"))
     for library in ("libpulse.so.0", "libsndfile.so.1", "libxengnttab.so.1", "libxenevtchn.so.1"):
         assert f"{library}()(64bit)" in required
+
+
+def test_the_command_asks_for_what_its_metadata_names(standin: Container, packages: Path) -> None:
+    required = standin.must("rpm", "-qp", "--requires", package(packages, "python3-xenaudio"))
+    assert re.search(r"^python3[.\d]*dist\(cffi\) >= 1\.15$", required, re.MULTILINE), required
 
 
 def test_a_guest_and_a_dom0_are_installed(root: Root) -> None:
