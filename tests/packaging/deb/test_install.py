@@ -150,6 +150,21 @@ def test_modules_for_another_pulseaudio_are_refused_with_the_reason(
     assert guest.must("dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}", GUEST) == "ii "
 
 
+def nothing_but(machine: Container, sources: str) -> list[str]:
+    """Return the options with which apt-get knows these sources only, and has no lists of them."""
+    folder = machine.must("mktemp", "-d").strip()
+    machine.write(f"{folder}/only.sources", sources)
+    machine.must("mkdir", "-p", f"{folder}/lists/partial")
+    settings = {
+        "Dir::Etc::SourceList": f"{folder}/only.sources",
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": f"{folder}/lists",
+        # (apt's own user may not read a folder of root's.)
+        "APT::Sandbox::User": "root",
+    }
+    return [f"--option={key}={value}" for key, value in settings.items()]
+
+
 @each_suite
 def test_a_repository_with_another_key_is_refused(
     suite: str, roots: Roots, repository: Repository, tmp_path: Path
@@ -159,10 +174,7 @@ def test_a_repository_with_another_key_is_refused(
     other.mkdir()
     assert publish(other, repository.url, key, suite).returncode == 0
     dom0 = roots(suite, DOM0).machine
-    source = f"/tmp/{suite}-other-key.sources"
-    dom0.write(source, (other / f"xenaudio-{suite}.sources").read_text())
-    only = ["-o", f"Dir::Etc::SourceList={source}", "-o", "Dir::Etc::SourceParts=-"]
-    only += ["-o", "Dir::State::Lists=/tmp/other-lists"]
+    only = nothing_but(dom0, (other / f"xenaudio-{suite}.sources").read_text())
     done = dom0.apt_get("update", *only, "-o", "APT::Update::Error-Mode=any")
     assert done.returncode != 0
     # bookworm's apt asks gpgv, trixie's sqv.
@@ -179,11 +191,8 @@ def test_a_damaged_package_is_refused(
     for package in damaged.rglob("xenaudio-guest_*.deb"):
         flip(package, 200)
     dom0 = roots(suite, DOM0).machine
-    source = f"/tmp/{suite}-damaged.sources"
     with served(damaged) as url:
-        dom0.write(source, repository.sources(suite).replace(repository.url, url))
-        only = ["-o", f"Dir::Etc::SourceList={source}", "-o", "Dir::Etc::SourceParts=-"]
-        only += ["-o", "Dir::State::Lists=/tmp/damaged-lists"]
+        only = nothing_but(dom0, repository.sources(suite).replace(repository.url, url))
         assert dom0.apt_get("update", *only).returncode == 0
         done = dom0.apt_get("install", *only, "xenaudio-guest")
     assert done.returncode != 0
