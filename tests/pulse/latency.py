@@ -60,9 +60,9 @@ class ClientLog:
             np.array(rows["asked"], np.int64).reshape(-1, 2)[:, 0],
         )
 
-    def longest_wait(self) -> float:
-        """Return the longest time between two requests for more, in seconds."""
-        return float(np.diff(self.asked_ns).max()) / 1e9
+    def longest_waits(self, count: int) -> np.ndarray:
+        """Return the longest times between two requests for more, in seconds, the longest last."""
+        return np.sort(np.diff(self.asked_ns))[-count:] / 1e9
 
 
 class TimedClient:
