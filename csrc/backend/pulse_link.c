@@ -5,6 +5,7 @@
 #include "backend/pulse_link.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -21,6 +22,8 @@
 #define OPEN_PATIENCE_MS 400
 /* A guest that closes waits so long for what it played to be heard. */
 #define CLOSE_PATIENCE (1000 * MS)
+/* For so long a message of the server's may lie there unread, milliseconds. */
+#define PATIENT_MS 20
 
 static pa_sample_format_t pulse_format(const struct xa_format *format)
 {
@@ -207,6 +210,26 @@ static void on_wake(pa_mainloop_api *api, pa_io_event *event, int fd, pa_io_even
     (void) eventfd_read(fd, &value);
 }
 
+/*
+ * A server sends a message for each block that it played, and others that give memory back. While
+ * they cannot change what the thread does next, they do not wake it: they are read when the engine
+ * does, which is when there is something to write.
+ */
+static int wait_for_events(struct pollfd *polls, unsigned long count, int timeout_ms, void *user)
+{
+    const struct xa_pulse_link *link = user;
+    struct pollfd wake = {.fd = link->wake_fd, .events = POLLIN};
+
+    if (link->patient && timeout_ms != 0) {
+        if (timeout_ms < 0 || timeout_ms > PATIENT_MS)
+            timeout_ms = PATIENT_MS;
+        if (poll(&wake, 1, timeout_ms) < 0)
+            return -1;
+        timeout_ms = 0;
+    }
+    return poll(polls, count, timeout_ms);
+}
+
 static void *run_link(void *user)
 {
     struct xa_pulse_link *link = user;
@@ -214,10 +237,14 @@ static void *run_link(void *user)
     pa_io_event *wake = api->io_new(api, link->wake_fd, PA_IO_EVENT_INPUT, on_wake, link);
 
     prctl(PR_SET_TIMERSLACK, 1);
+    pa_mainloop_set_poll_func(link->loop, wait_for_events, link);
     for (;;) {
-        uint64_t deadline = step(link, xa_monotonic_ns()), now = xa_monotonic_ns();
+        uint64_t deadline, now;
         int timeout_us = -1;
 
+        link->patient = false;
+        deadline = step(link, xa_monotonic_ns());
+        now = xa_monotonic_ns();
         if (quits(link, now))
             break;
         if (link->quit_at && link->quit_at < deadline)

@@ -25,9 +25,9 @@
 
 #include "backend/endpoint.h"
 
-/* Of a guest's buffer that suits a server: it is left half of it, and with less than 4 ms it would
- * have to wake up a thousand times a second. Microseconds. */
-#define XA_PULSE_BUFFER_US 8000u
+/* The least latency that suits a server, as the smallest buffer: with less, everyone on the path
+ * would have to wake up more than three hundred times a second. Microseconds. */
+#define XA_PULSE_BUFFER_US 9000u
 
 /* Whether PulseAudio has the format. */
 bool xa_pulse_holds(const struct xa_format *format);
@@ -82,6 +82,7 @@ struct xa_pulse_link {
     pa_stream *stream;
     bool corked;
     bool settled_once;
+    bool patient;        /* set by `run`: what the server says may wait until the engine wakes it */
     uint64_t open_until; /* the guest waits for it */
     uint64_t retry_at;
     uint64_t quit_at;

@@ -2,11 +2,11 @@
 /*
  * The pulse output: a playback stream on a PulseAudio server (pulse_link.h).
  *
- * The server asks for samples at its own pace; the link's thread serves it at once from the spool,
- * which the engine keeps filled. Together they hold half of the guest's buffer. What was heard is
- * reckoned from the server's timing reports (playhead.h), and paces the guest. While there is no
- * server, or one that does not answer or is suspended, the playhead goes on by the clock: the guest
- * plays on in real time, unheard, and what nobody heard then is never played later.
+ * The engine gives the server half of the guest's buffer in advance, through the spool; the link's
+ * thread passes it on at once, as far as the server has room. What was heard is reckoned from the
+ * server's timing reports (playhead.h), and paces the guest. While there is no server, or one that
+ * does not answer or is suspended, the playhead goes on by the clock: the guest plays on in real
+ * time, unheard, and what nobody heard then is never played later.
  *
  * A guest that is late makes a gap in the server too, which keeps what comes then (prebuf is one
  * frame, not 0: with 0 it drops as much as was missing).
@@ -35,6 +35,9 @@
 /* What is too late by more is not played, milliseconds. */
 #define LATE_MS 20
 
+/* A server is to ask for more at the latest when it has played so much, milliseconds. */
+#define MINREQ_MOST_MS 10
+
 /* Less than that no server plays without gaps, whatever the guest's buffer is. Milliseconds. */
 #define AHEAD_LEAST_MS 4
 
@@ -47,7 +50,7 @@ struct report {
     bool fresh;
     uint64_t heard; /* frames of the spool, since the beginning */
     uint64_t when;
-    uint64_t delay; /* frames that the server then had, or asked for */
+    uint64_t least; /* frames that the server and its device are to have, or 0: `ahead` will do */
 };
 
 struct pulse_output {
@@ -56,8 +59,9 @@ struct pulse_output {
     struct xa_spool spool;
     const struct xa_format *format;
     uint32_t rate, frame_octets;
-    uint32_t queue; /* frames that the server is asked to hold */
-    uint32_t ahead; /* frames that it and the spool hold together, at least */
+    uint32_t ahead;  /* frames that the server is asked to hold */
+    uint32_t block;  /* of them, frames that the device is to take at once */
+    uint32_t stored; /* frames that fit into the server and its device, if that is as asked */
 
     /* The engine's. */
     struct xa_playhead head;
@@ -65,7 +69,7 @@ struct pulse_output {
     uint64_t skipped;    /* of head.given: frames that were given to nobody */
     uint64_t skipped_at; /* `spooled` when that happened last */
     uint64_t looked;     /* heard when last asked how many it wants */
-    uint64_t delay;      /* of the last report */
+    uint64_t least;      /* of the last report */
     uint64_t lost;       /* frames */
 
     pthread_mutex_t mutex;
@@ -105,22 +109,6 @@ static void drop(struct pulse_output *out, uint32_t octets)
     atomic_fetch_add_explicit(&out->dropped, octets / out->frame_octets, memory_order_relaxed);
 }
 
-/* What the server did not take in time is not played late: the newest is kept. */
-static void drop_late(struct pulse_output *out)
-{
-    uint32_t fill = xa_spool_fill(&out->spool) / out->frame_octets;
-    uint32_t keep = out->ahead - out->queue;
-    uint64_t most = out->report.delay + keep;
-
-    if (most < out->ahead)
-        most = out->ahead;
-    if (atomic_exchange_explicit(&out->stale, false, memory_order_acquire))
-        keep = 0; /* with a gap before what is new */
-    else if (fill <= most + out->rate / 1000 * LATE_MS)
-        return;
-    drop(out, (fill - keep) * out->frame_octets);
-}
-
 /* Soon, and then again and again. */
 static void want_reports(struct pulse_output *out, uint64_t now)
 {
@@ -128,10 +116,29 @@ static void want_reports(struct pulse_output *out, uint64_t now)
     out->report_every = REPORT_SOON;
 }
 
+/* What the server did not take in time is not played late: the newest is kept, up to the `room`
+ * that it has, in frames. */
+static void drop_late(struct pulse_output *out, uint64_t room)
+{
+    uint32_t fill = xa_spool_fill(&out->spool) / out->frame_octets;
+    uint32_t keep = room < out->ahead ? (uint32_t) room : out->ahead;
+    uint64_t most = out->report.least > out->ahead ? out->report.least : out->ahead;
+
+    if (atomic_exchange_explicit(&out->stale, false, memory_order_acquire))
+        keep = 0; /* with a gap before what is new */
+    else if (fill <= most + out->rate / 1000 * LATE_MS)
+        return;
+    drop(out, (fill - keep) * out->frame_octets);
+    /* The engine takes it for given, and would wait until it is heard. */
+    out->awaited = true;
+    want_reports(out, xa_monotonic_ns());
+}
+
 static void on_report(pa_stream *stream, int success, void *user)
 {
     struct pulse_output *out = user;
     const pa_timing_info *info;
+    uint64_t room;
     int64_t delay;
 
     out->asking = false;
@@ -149,7 +156,10 @@ static void on_report(pa_stream *stream, int success, void *user)
     out->report.fresh = true;
     out->report.heard = out->taken - (uint64_t) delay;
     out->report.when = xa_monotonic_ns();
-    out->report.delay = (uint64_t) delay + pa_stream_writable_size(stream) / out->frame_octets;
+    room = pa_stream_writable_size(stream) / out->frame_octets;
+    out->report.least = room + (uint64_t) delay > out->stored
+                            ? room + (uint64_t) delay + out->ahead - out->stored
+                            : 0;
     pthread_mutex_unlock(&out->mutex);
     if (out->awaited)
         eventfd_write(out->link.wakes.engine, 1);
@@ -188,11 +198,10 @@ static void on_moved(pa_stream *stream, void *user)
 static int connect_playback(struct xa_pulse_link *link, const char *device, pa_stream_flags_t flags)
 {
     struct pulse_output *out = output_of(link);
-    /* With so small a minreq the device wakes up for half of tlength at once. */
     pa_buffer_attr wanted = {.maxlength = (uint32_t) -1,
-                             .tlength = out->queue * out->frame_octets,
+                             .tlength = out->stored * out->frame_octets,
                              .prebuf = out->frame_octets,
-                             .minreq = out->frame_octets,
+                             .minreq = (out->stored / 2 - out->block) * out->frame_octets,
                              .fragsize = (uint32_t) -1};
 
     pa_stream_set_underflow_callback(link->stream, on_underflow, out);
@@ -217,9 +226,10 @@ static void changed(struct xa_pulse_link *link, bool up)
 static void feed(struct pulse_output *out)
 {
     pa_stream *stream = out->link.stream;
+    size_t asked = pa_stream_writable_size(stream);
 
-    if (pa_stream_writable_size(stream) != (size_t) -1 && pa_stream_writable_size(stream) > 0)
-        drop_late(out);
+    if (asked != (size_t) -1 && asked > 0)
+        drop_late(out, asked / out->frame_octets);
     for (;;) {
         uint32_t fill = xa_spool_fill(&out->spool);
         size_t room = pa_stream_writable_size(stream), octets = fill < room ? fill : room;
@@ -228,7 +238,8 @@ static void feed(struct pulse_output *out)
         if (room == (size_t) -1 || room < out->frame_octets)
             return;
         if (fill < out->frame_octets) {
-            if (xa_spool_starve(&out->spool, fill))
+            out->link.patient = xa_spool_starve(&out->spool, fill);
+            if (out->link.patient)
                 return;
             continue;
         }
@@ -288,7 +299,7 @@ static uint64_t drain(struct pulse_output *out, uint64_t now)
     if (xa_spool_fill(&out->spool) >= out->frame_octets)
         return UINT64_MAX; /* the server asks for it */
     if (!out->drained_at) {
-        uint64_t delay = out->report.delay > out->queue ? out->report.delay : out->queue;
+        uint64_t delay = out->report.least > out->ahead ? out->report.least : out->ahead;
 
         out->drained_at = now + ns_of(out, delay) + 20 * MS;
     }
@@ -305,7 +316,7 @@ static uint64_t drain(struct pulse_output *out, uint64_t now)
 static bool prepare(struct xa_pulse_link *link, bool in_time)
 {
     struct pulse_output *out = output_of(link);
-    size_t octets = (size_t) out->queue * out->frame_octets;
+    size_t octets = (size_t) out->ahead * out->frame_octets;
 
     if (!out->priming) {
         void *silence;
@@ -331,8 +342,13 @@ static uint64_t report(struct pulse_output *out, uint64_t now)
 {
     pa_operation *operation;
 
-    if (out->asking || now < out->report_at)
-        return out->asking ? UINT64_MAX : out->report_at;
+    if (out->asking) {
+        out->link.patient = false; /* when the report comes matters */
+        return UINT64_MAX;
+    }
+    if (now < out->report_at)
+        return out->report_at;
+    out->link.patient = false;
     out->report_at = now + out->report_every;
     out->report_every *= 2;
     if (out->report_every > REPORT_SELDOM)
@@ -414,23 +430,22 @@ static void look_for_report(struct pulse_output *out)
     /* Frames from before some were given to nobody cannot be placed any more. */
     if (!report.fresh || report.heard < out->skipped_at)
         return;
-    out->delay = report.delay;
+    out->least = report.least;
     xa_playhead_report(&out->head, report.heard + out->skipped, report.when);
 }
 
 static uint64_t output_wants(struct xa_output *output, uint64_t now)
 {
     struct pulse_output *out = (struct pulse_output *) output;
-    uint64_t ahead = out->ahead, least;
+    uint64_t ahead = out->ahead;
 
     if (!out->head.running)
         return 0;
     look_for_report(out);
     out->looked = xa_playhead_heard(&out->head, now);
     /* A device that stores more than it was asked to must be kept filled nevertheless. */
-    least = out->delay + (out->ahead - out->queue);
-    if (least > ahead)
-        ahead = least;
+    if (out->least > ahead)
+        ahead = out->least;
     return out->looked + ahead > out->head.given ? out->looked + ahead - out->head.given : 0;
 }
 
@@ -483,10 +498,10 @@ static uint32_t output_delay(struct xa_output *output, uint64_t now)
 static uint64_t output_when(struct xa_output *output, uint64_t frames)
 {
     struct pulse_output *out = (struct pulse_output *) output;
-    uint64_t heard = out->looked + frames, low = out->queue / 2 + out->queue / 8;
+    uint64_t heard = out->looked + frames, low = out->block + out->block / 4;
 
     look_for_report(out);
-    /* The device takes half of the server's share at once: that much must be there. */
+    /* What the device takes at once must be there. */
     if (out->head.given > out->looked + low && out->head.given - low < heard)
         heard = out->head.given - low;
     return xa_playhead_when(&out->head, heard);
@@ -529,19 +544,30 @@ static const struct xa_output_ops output_ops = {
     .close = output_close,
 };
 
-/* What the server, and it and the spool together, are to hold for a guest's buffer. */
+/* What the server and its device are to hold for a guest's buffer. */
 static void choose_sizes(struct pulse_output *out, const struct xa_pcm_params *params)
 {
     uint32_t buffer = params->buffer_octets / params->frame_octets;
     uint32_t period = params->period_octets / params->frame_octets;
+    uint32_t minreq;
 
     out->ahead = buffer / 2 < params->rate ? buffer / 2 : params->rate;
     if (out->ahead < params->rate * AHEAD_LEAST_MS / 1000 + 1)
         out->ahead = params->rate * AHEAD_LEAST_MS / 1000 + 1;
-    /* The spool holds what is asked for between two events, if that leaves the server enough. */
-    out->queue = out->ahead - out->ahead / 4;
-    if (period && out->ahead > period && out->ahead - period > out->queue)
-        out->queue = out->ahead - period;
+    /* The rest is for what comes between two events. */
+    out->block = out->ahead / 3;
+    if (period && out->ahead > period && (out->ahead - period) / 2 > out->block)
+        out->block = (out->ahead - period) / 2;
+    /*
+     * Of tlength less two minreq the device is given half, to take at once; the rest the server
+     * stores itself (protocol-native.c, fix_playback_buffer_attr). With such a minreq that is
+     * `ahead`, and as much as it may have played without asking for more: so what the engine gives
+     * need not wait. But not much, because it may all be too late when a device begins to play.
+     */
+    minreq = out->ahead - out->block;
+    if (minreq > params->rate / 1000 * MINREQ_MOST_MS)
+        minreq = params->rate / 1000 * MINREQ_MOST_MS;
+    out->stored = 2 * (out->block + minreq);
 }
 
 int xa_output_pulse_open(const struct xa_route *route, const struct xa_pcm_params *params,

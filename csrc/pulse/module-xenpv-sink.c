@@ -151,10 +151,10 @@ static void start(void *user, struct xa_stream *front)
 static bool suits(const struct userdata *u)
 {
     uint64_t wanted = xa_pulse_stream_wanted(&u->run.stream, u->run.latency_us);
-    uint64_t buffer = u->run.stream.buffer_frames;
+    uint64_t opened = u->run.stream.opened_frames;
 
-    return 4 * wanted >= 3 * buffer &&
-           (u->sink->thread_info.state != PA_SINK_IDLE || wanted <= 2 * buffer);
+    return 4 * wanted >= 3 * opened &&
+           (u->sink->thread_info.state != PA_SINK_IDLE || wanted <= 2 * opened);
 }
 
 /* Silence follows what clients played until that was heard. For a period more: where the backend

@@ -18,6 +18,8 @@
 
 #define RETRY_US UINT64_C(1000000)
 #define BUSY_US UINT64_C(10000)
+/* Of the latency, percent, where the output has a delay of its own. */
+#define PERIOD_SHARE 40u
 
 void xa_pulse_stream_init(struct xa_pulse_stream *stream, struct xa_pulse_card *card,
                           const struct xa_pulse_address *address, const pa_sample_spec *spec)
@@ -119,19 +121,23 @@ static void choose_geometry(struct xa_pulse_stream *stream, struct xa_stream *fr
 {
     struct xa_stream_ranges ranges = possible(stream, front);
     bool capture = stream->address.capture, at_once;
-    uint64_t buffer, period;
+    uint64_t wanted, buffer, period;
 
     stream->least_frames =
         capture ? ranges.period_min : PA_MAX(ranges.buffer_min, 2 * ranges.period_min);
-    buffer = xa_pulse_stream_wanted(stream, latency);
+    wanted = PA_MIN(xa_pulse_stream_wanted(stream, latency), ranges.buffer_max);
     at_once = capture || ranges.buffer_min < xa_pulse_frames(stream, XA_PULSE_LATENCY_MIN);
-    period = (PA_MAX(buffer, 2u) - 2) / (at_once ? 2 : 4);
+    period = at_once ? (PA_MAX(wanted, 2u) - 2) / 2 : wanted * PERIOD_SHARE / 100;
     if (!capture)
         period = PA_MIN(period, xa_pulse_frames(stream, XA_PULSE_PERIOD_MOST));
     period = PA_MIN(PA_MAX(period, ranges.period_min), ranges.period_max);
+    buffer = wanted;
     if (capture)
         buffer = PA_MAX(4 * period, xa_pulse_frames(stream, XA_PULSE_LATENCY_DEFAULT));
+    else if (!at_once)
+        buffer = PA_MAX(wanted, 6 * period);
     buffer = PA_MIN(PA_MAX(buffer, 2 * period), ranges.buffer_max);
+    stream->opened_frames = (uint32_t) wanted;
     stream->buffer_frames = (uint32_t) buffer;
     stream->period_frames = (uint32_t) PA_MIN(period, PA_MAX(buffer / 2, 1u));
 }

@@ -11,15 +11,21 @@
  * most part, would spare the gap. But it costs both sides their wake-ups, and leaves the backend's
  * part of the latency as long as the largest buffer.)
  *
- * To play, the buffer is the latency, and all of it is filled. A backend says how small it may be
- * when it is asked (HW_PARAM_QUERY), and then it is no smaller. PulseAudio is not told of that as
- * the sink's least latency: it would store as much again for each client. If it can be next to
- * nothing, samples are heard as they are taken, and it has two periods: each time that one was
- * heard it is filled up again, and the other one is how late this side may be. Else the output has
- * a delay of its own, and half of the buffer is left to that: then it has four, because positions
- * lag what was taken by two periods less than the buffer at most (sndif/position.h), and are to be
- * what is heard. And two frames, because events come a frame late: so what is there lasts until the
- * backend looks at the ring in any case, and no doorbell is needed.
+ * To play, what is written is the latency ahead of what is heard. A backend says how small the
+ * buffer may be when it is asked (HW_PARAM_QUERY), and then the latency is no smaller. PulseAudio
+ * is not told of that as the sink's least latency: it would store as much again for each client.
+ *
+ * If that can be next to nothing, samples are heard as they are taken. Then the buffer is the
+ * latency, and has two periods: each time that one was heard it is filled up again, and the other
+ * one is how late this side may be. And two frames, because events come a frame late: so what is
+ * there lasts until the backend looks at the ring in any case, and no doorbell is needed.
+ *
+ * Else the output has a delay of its own. It is left half of the buffer, and positions lag what
+ * was taken by two periods less than the buffer at most (sndif/position.h), and are to be what is
+ * heard. So a period is two fifths of the latency, and the buffer has six: all that is written goes
+ * to the output at once. Its device may take two fifths too at a time, and the last one is how late
+ * anyone may be. Shorter periods would leave more of it, but each costs ten wake-ups along the
+ * path. From some latency on periods grow no longer, and the buffer is the latency again.
  *
  * No rewinding. WRITE hands octets over in the order of the requests, whatever their offsets, and a
  * backend may copy them to where it keeps them as it answers: what was written cannot be rewritten,
@@ -72,6 +78,7 @@ struct xa_pulse_stream {
     uint8_t wire_format;
     uint32_t frame;                        /* octets */
     uint32_t buffer_frames, period_frames; /* as it was opened last */
+    uint32_t opened_frames;                /* the latency that it was opened for */
     uint32_t least_frames;                 /* of latency, as far as the backend said then */
 
     bool asking;  /* HW_PARAM_QUERY has no answer yet */
