@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 from hosts import BRIDGE, TREE, Fleet, Host, image
-from packages import Repository, build, copied, signed_repository
+from packages import Repository, build, copied, foreign_key, signed_repository
 
 from xenaudio.localhv.control import request
 
@@ -319,6 +319,16 @@ def test_what_cannot_work_is_refused_before_anything_is_changed(site: Site) -> N
     assert nothing_changed(site)
 
 
+def test_a_repository_that_another_key_signed_is_refused(site: Site) -> None:
+    key = foreign_key(site.inventory.parent / "foreign")
+    inventory = aliases(site, "foreign.yml", {"foreign": {"xenaudio_repository_key": key}})
+    play = site.play("site.yml", inventory=inventory)
+    message = re.sub(r"\s+", " ", play.failures["foreign"])
+    assert f"foreign: xenaudio_repository_url = {site.repository.url}: " in message
+    assert "is xenaudio_repository_key the key of this repository?" in message
+    assert nothing_changed(site)
+
+
 @pytest.fixture(scope="module")
 def deployed(site: Site) -> Site:
     """The hosts after the first run."""
@@ -441,6 +451,29 @@ def test_a_users_pulseaudio_plays_it_bit_for_bit(attached: Site) -> None:
     attached.guest.run("systemctl", "stop", "pulse")
     assert play.status == 0, play.output
     assert "verified sound: 48000 frames of desk1 are in /var/lib/xenaudio/desk1-" in play.output
+
+
+def test_a_default_pa_that_does_not_read_its_folder_is_left_alone(attached: Site) -> None:
+    default, without = "/etc/pulse/default.pa", "/etc/pulse/default.pa.d/xenaudio-guest.pa"
+    assert "xenpv" in attached.guest.read(without)
+    attached.guest.run("cp", "-a", default, f"{default}.kept")
+    attached.guest.run("sed", "-i", "/default.pa.d/d", default)
+    before = attached.guest.etc()
+    only = ("--limit", GUEST, "--tags", "xenaudio_config")
+    for changes in (3, 0):
+        play = attached.play("site.yml", *only)
+        assert play.changed == {GUEST: changes}, play.output
+    start_pulseaudio(attached.guest, "listener")  # which has the card then
+    attached.guest.run("systemctl", "stop", "pulse")
+    changed = differences(before, attached.guest.etc())
+    assert set(changed) >= {"./pulse/xenaudio.pa", "./pulse/daemon.conf.d/xenaudio.conf"}
+    assert "./pulse/default.pa" not in changed
+    attached.guest.run("mv", f"{default}.kept", default)
+    assert attached.play("site.yml", *only).changed == {GUEST: 1}
+    left = differences(attached.before[GUEST], attached.guest.etc())
+    assert "./pulse/default.pa" not in left
+    assert "./pulse/xenaudio.pa" not in left
+    attached.guest.run("rmdir", "/etc/pulse/daemon.conf.d")
 
 
 def test_a_guest_without_a_card_is_told(deployed: Site) -> None:
