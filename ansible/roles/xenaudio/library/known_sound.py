@@ -6,13 +6,14 @@ from __future__ import annotations
 import wave
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.known_sound import CHANNELS, RATE, frames
+from ansible.module_utils.known_sound import CHANNELS, RATE, TIMES, frames
 
 DOCUMENTATION = r"""
 module: known_sound
 short_description: A sound file that known_sound_heard finds again
 description:
-  - Writes a rising tone of a second as a WAV file, for all to read.
+  - Writes a rising tone of a second, three times, as a WAV file for all to read. A machine that is
+    too busy for a moment, and leaves a gap, does not spoil all three.
 options:
   path:
     description: The file to write.
@@ -38,7 +39,7 @@ def main() -> None:
         try:
             with open(path, "wb") as file, wave.open(file, "wb") as out:
                 out.setparams((CHANNELS, 2, RATE, 0, "NONE", ""))
-                out.writeframes(frames())
+                out.writeframes(frames() * TIMES)
             module.set_mode_if_different(path, 0o644, False)
         except OSError as error:
             module.fail_json(msg=f"{path}: {error.strerror}: expected a place for a sound file")

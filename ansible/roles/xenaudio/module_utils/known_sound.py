@@ -12,6 +12,7 @@ import struct
 RATE = 48000  # Hz
 CHANNELS = 2
 FRAMES = 48000
+TIMES = 3  # that it is played; once it must arrive whole
 LOUD = 4096  # of 32767
 
 
