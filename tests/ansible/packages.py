@@ -52,3 +52,9 @@ def signed_repository(dist: Path, folder: Path, base_url: str) -> Repository:
     assert done.returncode == 0, done.stdout
     key = (out / "xenaudio.asc").read_text()
     return Repository(out, f"{base_url}/apt", key)
+
+
+def foreign_key(folder: Path) -> str:
+    """Return the public key of somebody else, armoured."""
+    throwaway_key(folder)
+    return run("gpg", "--homedir", folder, "--batch", "--armor", "--export").stdout
