@@ -16,6 +16,12 @@
 #include "device-names.h"
 #include "stream-open.h"
 
+/* An argument's text, for a message: "(default)" if it is not there. */
+static const char *said_of(pa_modargs *arguments, const char *name)
+{
+    return pa_modargs_get_value(arguments, name, "(default)");
+}
+
 static int read_address(pa_modargs *arguments, struct xa_pulse_device *device)
 {
     static const char *const names[] = {"pcm", "stream"};
@@ -23,7 +29,8 @@ static int read_address(pa_modargs *arguments, struct xa_pulse_device *device)
 
     if (pa_modargs_get_value_u32(arguments, "device", &device->number) < 0 ||
         device->number > 65535) {
-        pa_log_error("device= wants the number of a card: 0 to 65535");
+        pa_log_error("device= wants the number of a card: 0 to 65535, not %s",
+                     said_of(arguments, "device"));
         return -1;
     }
     for (size_t i = 0; i < PA_ELEMENTSOF(names); i++) {
@@ -33,7 +40,8 @@ static int read_address(pa_modargs *arguments, struct xa_pulse_device *device)
         if (!pa_modargs_get_value(arguments, names[i], NULL))
             continue;
         if (pa_modargs_get_value_u32(arguments, names[i], &number) < 0 || number > 255) {
-            pa_log_error("%s= wants a number: 0 to 255", names[i]);
+            pa_log_error("%s= wants a number: 0 to 255, not %s", names[i],
+                         said_of(arguments, names[i]));
             return -1;
         }
         *values[i] = (int) number;
@@ -97,13 +105,15 @@ static int read_spec(pa_modargs *arguments, pa_sample_spec *spec, pa_channel_map
     const char *wanted = pa_modargs_get_value(arguments, "channel_map", NULL);
 
     if (pa_modargs_get_sample_spec(arguments, spec) < 0) {
-        pa_log_error("format=, rate= or channels= is not one that PulseAudio knows");
+        pa_log_error("format=%s rate=%s channels=%s: one of these is not one that PulseAudio knows",
+                     said_of(arguments, "format"), said_of(arguments, "rate"),
+                     said_of(arguments, "channels"));
         return -1;
     }
     if (!wanted)
         return 0;
     if (!pa_channel_map_parse(map, wanted)) {
-        pa_log_error("channel_map= is not one that PulseAudio knows");
+        pa_log_error("channel_map=%s is not one that PulseAudio knows", wanted);
         return -1;
     }
     if (pa_modargs_get_value(arguments, "channels", NULL) && map->channels != spec->channels) {
@@ -145,7 +155,8 @@ static int read_latency(pa_modargs *arguments, struct xa_pulse_device *device)
     if (pa_modargs_get_value_u32(arguments, "latency_msec", &msec) < 0 ||
         msec < XA_PULSE_LATENCY_MIN / PA_USEC_PER_MSEC ||
         msec > XA_PULSE_LATENCY_MAX / PA_USEC_PER_MSEC) {
-        pa_log_error("latency_msec= wants milliseconds: 2 to 2000");
+        pa_log_error("latency_msec= wants milliseconds: 2 to 2000, not %s",
+                     said_of(arguments, "latency_msec"));
         return -1;
     }
     device->latency_us = msec * PA_USEC_PER_MSEC;
@@ -163,7 +174,8 @@ static int read_card(pa_core *core, pa_modargs *arguments, struct xa_pulse_devic
         return 0;
     device->profiles = pa_namereg_get(core, name, PA_NAMEREG_CARD);
     if (!device->profiles) {
-        pa_log_error("card= wants the name of a card that there is (pactl list short cards)");
+        pa_log_error(
+            "card= wants the name of a card that there is (pactl list short cards), not %s", name);
         return -1;
     }
     return 0;
@@ -196,17 +208,31 @@ static int find(pa_core *core, pa_modargs *arguments, bool capture, struct xa_pu
     return 0;
 }
 
+pa_modargs *xa_pulse_arguments(pa_module *module, const char *const *valid)
+{
+    pa_modargs *arguments = pa_modargs_new(module->argument, valid);
+    char all[512];
+    size_t length = 0;
+
+    if (arguments)
+        return arguments;
+    all[0] = 0;
+    for (; *valid; valid++)
+        length += pa_snprintf(all + length, sizeof(all) - length, " %s=", *valid);
+    pa_log_error("an argument is not one of this module's: %s (it takes%s)", module->argument, all);
+    return NULL;
+}
+
 pa_modargs *xa_pulse_device_find(pa_module *module, const char *const *valid, bool capture,
                                  struct xa_pulse_device *device)
 {
-    pa_modargs *arguments = pa_modargs_new(module->argument, valid);
+    pa_modargs *arguments = xa_pulse_arguments(module, valid);
 
     if (!arguments)
-        pa_log_error("an argument is not one of this module's: %s", module->argument);
-    else if (find(module->core, arguments, capture, device) == 0)
+        return NULL;
+    if (find(module->core, arguments, capture, device) == 0)
         return arguments;
-    if (arguments)
-        pa_modargs_free(arguments);
+    pa_modargs_free(arguments);
     return NULL;
 }
 

@@ -49,6 +49,12 @@ struct xa_pulse_device {
 };
 
 /*
+ * Reads a module's arguments: only those of `valid` (NULL-terminated), for pa_modargs_free. NULL,
+ * with those that there are in the log, if there is another, or they cannot be read.
+ */
+pa_modargs *xa_pulse_arguments(pa_module *module, const char *const *valid);
+
+/*
  * Reads a module's arguments (only those of `valid`, for pa_modargs_free), finds what they mean,
  * and takes its card (xa_pulse_card_put gives it back). NULL, with the reason and what helps in the
  * log.

@@ -27,6 +27,7 @@
 
 #include "card-thread.h"
 #include "detected-card.h"
+#include "device-arguments.h"
 #include "devices-thread.h"
 
 PA_MODULE_AUTHOR("xenaudio");
@@ -152,11 +153,9 @@ int pa__init(pa_module *m)
     u->core = m->core;
     u->common.module = m;
     u->common.wake = -1;
-    u->arguments = pa_modargs_new(m->argument, valid_modargs);
-    if (!u->arguments) {
-        pa_log_error("an argument is not one of this module's: %s", m->argument);
+    u->arguments = xa_pulse_arguments(m, valid_modargs);
+    if (!u->arguments)
         goto fail;
-    }
     u->common.hypervisor = pa_modargs_get_value(u->arguments, "hypervisor", NULL);
     u->common.latency = pa_modargs_get_value(u->arguments, "latency_msec", NULL);
     u->common.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -274,9 +274,12 @@ REFUSED = {
     "format=s24le": "s24-32le",
     "rate=22050": "8000 44100 48000 96000",
     "channels=9": "1 to 8",
-    "nonsense=1": "not one of this module's",
-    "latency_msec=1": "2 to 2000",
-    "pcm=x": "0 to 255",
+    "nonsense=1": "not one of this module's: nonsense=1 (it takes",
+    "device=abc": "0 to 65535, not abc",
+    "latency_msec=1": "2 to 2000, not 1",
+    "pcm=x": "0 to 255, not x",
+    "channel_map=nonsense": "channel_map=nonsense is not",
+    "rate=nonsense": "rate=nonsense",
     "channels=2 channel_map=mono": "channel_map= has 1 channels",
 }
 
