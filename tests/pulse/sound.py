@@ -52,17 +52,18 @@ def is_finished(file: Path) -> bool:
 def finish(daemon: PulseAudio, sink: str, played: Path) -> list[Path]:
     """Have a sink close its stream, so that the files of what was heard are complete; they are it.
 
-    The next client opens it again.
+    It may open it again, to a further file, as soon as it may.
     """
     daemon.asked("suspend-sink", sink, "1")
     wait_until(lambda: all(map(is_finished, files_of(played))), "the files are complete")
+    files = files_of(played)
     daemon.asked("suspend-sink", sink, "0")
-    return files_of(played)
+    return files
 
 
 def played_octets(files: list[Path]) -> bytes:
-    """Return what files hold, one after the other."""
-    return b"".join(read_wav(file).octets for file in files)
+    """Return what files hold, one after the other (one that was just made, nothing yet)."""
+    return b"".join(read_wav(file).octets for file in files if file.stat().st_size)
 
 
 def counted_frames(files: list[Path]) -> np.ndarray:
