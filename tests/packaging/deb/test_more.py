@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -46,7 +47,12 @@ def test_piuparts_finds_nothing_left(suite: str, tmp_path: Path) -> None:
     packages = [path for path in built(suite).glob("*.deb") if "-dbgsym_" not in path.name]
     # (The base's own apt sources are those of the mirror.)
     options = [f"--basetgz={packed}", f"--distribution={suite}", f"--tmpdir={tmp_path}"]
-    options += ["--keep-sources-list", "--no-eatmydata", "--fail-on-broken-symlinks"]
+    options += ["--keep-sources-list", "--no-eatmydata"]
     done = run("piuparts", *options, *packages)
     (TREE / f"build/test/piuparts-{suite}.log").write_text(done.stdout)
     assert done.returncode == 0, done.stdout[-6000:]
+    # (PulseAudio has a link into /run, which leads nowhere until somebody starts it.)
+    ours = {path.name.partition("_")[0] for path in packages}
+    broken = re.findall(r"^ +(/\S+ -> \S+) \(([\w.+-]+)\)$", done.stdout, re.MULTILINE)
+    assert "/run/pulseaudio" in str(broken), "piuparts tells of broken links in another form"
+    assert not [link for link, package in broken if package in ours]
