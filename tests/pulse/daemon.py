@@ -52,6 +52,10 @@ class SoundServer:
     env: dict[str, str]
     """The clients'."""
 
+    def end(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
     def pactl(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run pactl."""
         return subprocess.run(
@@ -77,11 +81,7 @@ class SoundServer:
         self, file: Path, sample_spec: str = "s16le 2 48000", latency_ms: int = 1000, sink: str = ""
     ) -> subprocess.Popen[bytes]:
         """Begin to play a file of raw samples."""
-        format, channels, rate = sample_spec.split()
-        options = [f"--format={format}", f"--channels={channels}", f"--rate={rate}"]
-        options += ["--no-remap", f"--latency-msec={latency_ms}"]
-        options += [f"--device={sink}"] if sink else []
-        return subprocess.Popen(["pacat", "--raw", *options, str(file)], env=self.env)
+        return self._stream("pacat", file, sample_spec, latency_ms, sink)
 
     def recorder(
         self,
@@ -91,11 +91,16 @@ class SoundServer:
         source: str = "",
     ) -> subprocess.Popen[bytes]:
         """Begin to record to a file of raw samples."""
+        return self._stream("parec", file, sample_spec, latency_ms, source)
+
+    def _stream(
+        self, program: str, file: Path, sample_spec: str, latency_ms: int, device: str
+    ) -> subprocess.Popen[bytes]:
         format, channels, rate = sample_spec.split()
         options = [f"--format={format}", f"--channels={channels}", f"--rate={rate}"]
         options += ["--no-remap", f"--latency-msec={latency_ms}"]
-        options += [f"--device={source}"] if source else []
-        return subprocess.Popen(["parec", "--raw", *options, str(file)], env=self.env)
+        options += [f"--device={device}"] if device else []
+        return subprocess.Popen([program, "--raw", *options, str(file)], env=self.env)
 
     def record(
         self,
