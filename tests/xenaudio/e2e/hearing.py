@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from daemon import SoundServer
-from guest import open_card, open_stream, play, stream_of, until
-from machine import Backend, Machine
-from pcm import Gap
+from guest import open_card, open_stream, play, record, stream_of, until
+from machine import Backend, Domain, Machine
+from pcm import COUNTER_FORMAT, Gap, counter, gaps_in
 
 from xenaudio.core.frontend import Stream
 
@@ -78,6 +79,24 @@ async def without_a_gap(
     pytest.fail(f"{ATTEMPTS} times there were gaps")
 
 
+async def gaps_of_record(
+    server: SoundServer, domain: Domain, folder: Path, sound: bytes
+) -> list[Gap]:
+    """Have a guest record what a client of the server plays; return the gaps in it."""
+    file = folder / "sound.raw"
+    file.write_bytes(LEAD + sound + LEAD)
+    async with open_card(domain) as card:
+        stream = stream_of(card, capture=True)
+        await open_stream(stream)
+        # The null sink renders seconds ahead until its monitor is recorded.
+        await record(stream, RATE // 2)
+        with server.client(file, latency_ms=200) as client:
+            got = await record(stream, 5 * RATE)
+            await asyncio.to_thread(client.wait)
+        await stream.close()
+    return gaps_in(got, sound, COUNTER_FORMAT.frame_octets(2))
+
+
 async def to_be_heard(file: Path) -> None:
     """Wait until the sound is in a recording."""
     await until(lambda: file.exists() and len(frames_of(file)) > 0, "it is heard")
@@ -99,3 +118,33 @@ async def run_on(stream: Stream, seconds: float) -> None:
     """Wait until so much more was played, unheard or not."""
     end = stream.position_frames + seconds * RATE
     await until(lambda: stream.position_frames >= end, "the guest plays on")
+
+
+async def heard_around_an_end(
+    machine: Machine,
+    backend: Backend,
+    server: SoundServer,
+    start: Callable[[], SoundServer],
+    folder: Path,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Have a guest play while a server ends and `start` brings it back.
+
+    Return the frames heard before and after, of which none was heard twice.
+    """
+    first, second = folder / "first.raw", folder / "second.raw"
+    async with heard(server, first), playing(machine, counter(8 * RATE)) as stream:
+        await to_be_heard(first)
+        await asyncio.to_thread(server.end)
+        await asyncio.to_thread(backend.wait_for, "nothing is heard")
+        await run_on(stream, 1)
+        again = await asyncio.to_thread(start)
+        back = time.monotonic()
+        async with heard(again, second):
+            await to_be_heard(second)
+            print(f"heard {time.monotonic() - back:.2f} s after the server was back")
+    await asyncio.to_thread(backend.wait_for, "is there again")
+    before, after = frames_of(first), frames_of(second)
+    assert np.all(np.diff(before) > 0)
+    assert np.all(np.diff(after) > 0)
+    assert after[0] > before[-1], "nothing is heard twice"
+    return before, after

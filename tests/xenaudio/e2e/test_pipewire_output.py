@@ -5,26 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from guest import open_card, open_stream, play, record, stream_of
-from hearing import (
-    ATTEMPTS,
-    LEAD,
-    MONITOR,
-    RATE,
-    frames_of,
-    heard,
-    playing,
-    run_on,
-    to_be_heard,
-)
+from guest import open_card, open_stream, play, stream_of
+from hearing import ATTEMPTS, MONITOR, RATE, gaps_of_record, heard, heard_around_an_end
 from machine import Backend, Machine
-from pcm import COUNTER_FORMAT, Gap, counter, gaps_in, named, random_samples
+from pcm import COUNTER_FORMAT, Gap, gaps_in, named, random_samples
 from pipewire import PipeWire
 
 StartPipeWire = Callable[[], PipeWire]
@@ -115,19 +103,9 @@ async def test_what_a_server_plays_is_recorded_bit_for_bit(
     serve(machine, server)
     domain = await asyncio.to_thread(machine.create, "guest")
     sound = random_samples(COUNTER_FORMAT, 2 * 2 * RATE, 1)
-    file = tmp_path / "sound.raw"
-    file.write_bytes(LEAD + sound + LEAD)
 
     async def record_it() -> list[Gap]:
-        async with open_card(domain) as card:
-            stream = stream_of(card, capture=True)
-            await open_stream(stream)
-            await record(stream, RATE // 2)
-            with server.client(file, latency_ms=200) as client:
-                got = await record(stream, 5 * RATE)
-                await asyncio.to_thread(client.wait)
-            await stream.close()
-        return gaps_in(got, sound, 4)
+        return await gaps_of_record(server, domain, tmp_path, sound)
 
     await undisturbed(server, record_it)
 
@@ -136,21 +114,6 @@ async def test_what_a_server_plays_is_recorded_bit_for_bit(
 async def test_a_server_that_ends_and_comes_back_is_played_on(
     machine: Machine, tmp_path: Path, pipewire: StartPipeWire
 ) -> None:
-    first, second = tmp_path / "first.raw", tmp_path / "second.raw"
     server = await asyncio.to_thread(pipewire)
     backend = serve(machine, server)
-    async with heard(server, first), playing(machine, counter(8 * RATE)) as stream:
-        await to_be_heard(first)
-        await asyncio.to_thread(server.end)
-        await asyncio.to_thread(backend.wait_for, "nothing is heard")
-        await run_on(stream, 1)
-        again = await asyncio.to_thread(pipewire)
-        back = time.monotonic()
-        async with heard(again, second):
-            await to_be_heard(second)
-            print(f"heard {time.monotonic() - back:.2f} s after the server was back")
-    await asyncio.to_thread(backend.wait_for, "is there again")
-    before, after = frames_of(first), frames_of(second)
-    assert np.all(np.diff(before) > 0)
-    assert np.all(np.diff(after) > 0)
-    assert after[0] > before[-1], "nothing is heard twice"
+    await heard_around_an_end(machine, backend, server, pipewire, tmp_path)

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 from conftest import NULL_SINK, StartServer, address_of_server
 from guest import open_card, open_stream, play, record, stream_of, until
-from hearing import LEAD, RATE, frames_of, heard, playing, run_on, to_be_heard, without_a_gap
+from hearing import (
+    LEAD,
+    RATE,
+    frames_of,
+    gaps_of_record,
+    heard,
+    heard_around_an_end,
+    playing,
+    run_on,
+    to_be_heard,
+    without_a_gap,
+)
 from machine import Backend, Machine
 from pcm import COUNTER_FORMAT, Gap, counter, gaps_in, named, random_samples
 
@@ -63,20 +74,9 @@ async def test_what_a_server_plays_is_recorded_bit_for_bit(
     backend = serve(machine)
     domain = await asyncio.to_thread(machine.create, "guest")
     sound = random_samples(COUNTER_FORMAT, 2 * 2 * RATE, 1)
-    file = tmp_path / "sound.raw"
-    file.write_bytes(LEAD + sound + LEAD)
 
     async def record_it() -> list[Gap]:
-        async with open_card(domain) as card:
-            stream = stream_of(card, capture=True)
-            await open_stream(stream)
-            # The null sink renders seconds ahead until its monitor is recorded.
-            await record(stream, RATE // 2)
-            with server.client(file, latency_ms=200) as client:
-                got = await record(stream, 5 * RATE)
-                await asyncio.to_thread(client.wait)
-            await stream.close()
-        return gaps_in(got, sound, 4)
+        return await gaps_of_record(server, domain, tmp_path, sound)
 
     await without_a_gap(backend, record_it)
 
@@ -85,25 +85,11 @@ async def test_what_a_server_plays_is_recorded_bit_for_bit(
 async def test_a_server_that_is_killed_and_comes_back_is_played_on(
     machine: Machine, tmp_path: Path, sound_server: StartServer
 ) -> None:
-    first, second = tmp_path / "first.raw", tmp_path / "second.raw"
-    frames = 8 * RATE
     server = await asyncio.to_thread(sound_server, NULL_SINK)
     backend = serve(machine)
-    async with heard(server, first), playing(machine, counter(frames)) as stream:
-        await to_be_heard(first)
-        server.end()
-        await asyncio.to_thread(backend.wait_for, "nothing is heard")
-        await run_on(stream, 1)
-        again = await asyncio.to_thread(sound_server, NULL_SINK)
-        back = time.monotonic()
-        async with heard(again, second):
-            await to_be_heard(second)
-            print(f"heard {time.monotonic() - back:.2f} s after the server was back")
-    await asyncio.to_thread(backend.wait_for, "is there again")
-    before, after = frames_of(first), frames_of(second)
-    assert np.all(np.diff(before) > 0)
-    assert np.all(np.diff(after) > 0)
-    assert after[0] > before[-1], "nothing is heard twice"
+    _, after = await heard_around_an_end(
+        machine, backend, server, lambda: sound_server(NULL_SINK), tmp_path
+    )
     assert after[-1] > after[0] + RATE // 10
 
 
