@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <pulse/rtclock.h>
@@ -37,8 +36,7 @@
 #include "plain-thread.h"
 #include "store-connector.h"
 
-/* What the main thread waits for a card to be closed, and what the card's thread does. */
-#define END_LIMIT_NS 100000000L
+/* What the card's thread waits for a card to be closed. */
 #define CLOSE_LIMIT_US UINT64_C(5000000)
 #define DESCRIBE_LIMIT_US UINT64_C(200000)
 #define DESCRIBE_STEP_MS 2
@@ -397,19 +395,6 @@ static void *card_thread(void *user)
 
 /* ---- On PulseAudio's main thread ---- */
 
-static struct timespec in_a_while(void)
-{
-    struct timespec limit;
-
-    clock_gettime(CLOCK_MONOTONIC, &limit);
-    limit.tv_nsec += END_LIMIT_NS;
-    if (limit.tv_nsec >= 1000000000L) {
-        limit.tv_sec++;
-        limit.tv_nsec -= 1000000000L;
-    }
-    return limit;
-}
-
 /* Has the thread leave, and waits a little for it to close the card. */
 static void end_thread(struct xa_pulse_card *card)
 {
@@ -419,7 +404,7 @@ static void end_thread(struct xa_pulse_card *card)
     pthread_mutex_lock(&ending_lock);
     while (card->stage == STAGE_RUNNING)
         pthread_cond_wait(&ending_goes_on, &ending_lock);
-    limit = in_a_while();
+    limit = xa_pulse_thread_patience();
     while (card->stage != STAGE_ENDED &&
            pthread_cond_clockwait(&ending_goes_on, &ending_lock, CLOCK_MONOTONIC, &limit) == 0)
         ;
@@ -444,7 +429,7 @@ static struct xa_pulse_card *find_left(const char *key)
 /* A card that is still being closed is left as it is. */
 static void stop_closing(const char *key)
 {
-    struct timespec limit = in_a_while();
+    struct timespec limit = xa_pulse_thread_patience();
     struct xa_pulse_card *card;
 
     pthread_mutex_lock(&ending_lock);

@@ -15,7 +15,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <pulse/rtclock.h>
@@ -25,9 +24,6 @@
 #include <pulsecore/macro.h>
 
 #include "plain-thread.h"
-
-/* How long its owner waits for the thread to end. */
-#define END_LIMIT_NS 100000000L
 
 struct xa_pulse_devices {
     atomic_int users; /* the owner and the thread; the last one frees it */
@@ -150,12 +146,7 @@ void xa_pulse_devices_free(struct xa_pulse_devices *d)
     if (!d)
         return;
     (void) eventfd_write(d->stop, 1);
-    clock_gettime(CLOCK_MONOTONIC, &limit);
-    limit.tv_nsec += END_LIMIT_NS;
-    if (limit.tv_nsec >= 1000000000L) {
-        limit.tv_sec++;
-        limit.tv_nsec -= 1000000000L;
-    }
+    limit = xa_pulse_thread_patience();
     if (pthread_clockjoin_np(d->thread, NULL, CLOCK_MONOTONIC, &limit) != 0) {
         pa_log_info("the store is stuck: what looks for sound cards is left to itself");
         pthread_detach(d->thread);

@@ -6,6 +6,8 @@
 
 #include <signal.h>
 
+#define PATIENCE_NS 100000000L
+
 int xa_pulse_thread_begin(pthread_t *thread, const char *name, void *(*function)(void *),
                           void *user)
 {
@@ -27,4 +29,17 @@ int xa_pulse_thread_begin(pthread_t *thread, const char *name, void *(*function)
     if (error == 0)
         (void) pthread_setname_np(*thread, name);
     return -error;
+}
+
+struct timespec xa_pulse_thread_patience(void)
+{
+    struct timespec limit;
+
+    clock_gettime(CLOCK_MONOTONIC, &limit);
+    limit.tv_nsec += PATIENCE_NS;
+    if (limit.tv_nsec >= 1000000000L) {
+        limit.tv_sec++;
+        limit.tv_nsec -= 1000000000L;
+    }
+    return limit;
 }

@@ -8,10 +8,15 @@
 #define XA_PULSE_PLAIN_THREAD_H
 
 #include <pthread.h>
+#include <time.h>
 
 /* Begins `function(user)` on a thread of this name, 15 letters at most. The caller joins or
  * detaches it. 0 or a negative errno value. Any thread. */
 int xa_pulse_thread_begin(pthread_t *thread, const char *name, void *(*function)(void *),
                           void *user);
+
+/* Until when, by CLOCK_MONOTONIC, PulseAudio's main thread waits for such a thread that is to end,
+ * before it leaves it to itself. Any thread. */
+struct timespec xa_pulse_thread_patience(void);
 
 #endif
