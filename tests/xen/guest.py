@@ -56,7 +56,7 @@ class GuestConfig:
     """The lines of one card; None: the guest has no sound."""
     cards: int = 1
     """How many such cards it has."""
-    memory: int = 192
+    memory: int = 160
     """MiB."""
     kind: Literal["pv", "pvh"] = "pv"
     options: str = ""

@@ -154,7 +154,8 @@ def attacked(booted: Dom0) -> Iterator[Attacked]:
     pid, before = backend.pid, dom0.holding()
     kernel = dom0.run("dmesg").out.splitlines()
 
-    attacker = dom0.create(GuestConfig("attacker", "debian", CARD, cards=len(DEADLY) + 1))
+    attacking = GuestConfig("attacker", "debian", CARD, cards=len(DEADLY) + 1, memory=192)
+    attacker = dom0.create(attacking)
     # The most that this domain may share, in pages: nothing but the guest itself holds it back.
     attacker.run("echo 100000 >/sys/module/xen_gntalloc/parameters/limit")
     attacker.put([HOSTILE / "attacks.py", HOSTILE / "rawfrontend.py"], FOLDER)

@@ -55,6 +55,27 @@ FLOATING = Stream("float_le", 44100, 1, 1024, 16384)
 TRIES = 3
 
 
+def test_stock_guest_has_the_card_as_configured(stock: Guest) -> None:
+    assert "vsnd" in stock.cards()
+    listed = stock.run("cat /proc/asound/pcm").out
+    assert "playback 1" in listed
+    assert "capture 1" in listed
+
+
+def test_stock_guest_plays_bit_exact(dom0: Dom0, stock: Guest) -> None:
+    pattern = Pattern(frames=3 * 48000, seed=11)
+    stock.aplay(pattern, period=2400, buffer=9600).done()
+    dom0.check(pattern, dom0.played(stock))
+
+
+def test_stock_guest_records_bit_exact(dom0: Dom0, stock: Guest) -> None:
+    pattern = Pattern(frames=3 * 48000, seed=12)
+    dom0.offer(pattern)
+    job, path = stock.arecord(pattern, pattern.frames + 24000, period=2400, buffer=9600)
+    job.done()
+    stock.check(pattern, path)
+
+
 @pytest.mark.parametrize("stream", STREAMS, ids=str)
 def test_aplay_plays_bit_exact(dom0: Dom0, stock: Guest, stream: Stream) -> None:
     play(dom0, stock, stream)
