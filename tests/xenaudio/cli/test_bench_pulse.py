@@ -38,6 +38,18 @@ def test_what_is_reported_is_held_against_when_the_frame_is_heard() -> None:
     assert errors([Report(10 * MS, 480, 27_000)], heard, 0) == []
 
 
+def test_what_arrives_with_another_chunk_or_late_is_heard_by_the_far_sinks_clock() -> None:
+    report = Report(10 * MS, 480, 34_000)
+    # Frame 480 is heard at 40 ms: it came with the chunk before it,
+    assert errors([report], Heard([Mark(30 * MS, 0, 480), Mark(30 * MS, 480, 480)]), 0) == [4.0]
+    # or a little late, as the one after it was not.
+    late = [Mark(30 * MS, 0, 480), Mark(45 * MS, 480, 240), Mark(45 * MS, 720, 240)]
+    assert errors([report], Heard(late), 0) == [4.0]
+    # Long before and after that the clock may have been another one.
+    long_before = [Mark(30 * MS, 0, 480), Mark(245 * MS, 480, 480)]
+    assert errors([Report(10 * MS, 480, 239_000)], Heard(long_before), 0) == [4.0]
+
+
 def test_json_has_each_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     chart = tmp_path / "chart.png"
     assert command.main(["bench", "pulse", "--json", f"--png={chart}", *TUNNEL]) == 0

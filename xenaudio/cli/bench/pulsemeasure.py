@@ -26,6 +26,8 @@ READY_SECONDS = 5.0  # a null sink that was idle has rendered 2 s ahead
 TAIL_SECONDS = 0.7
 MARKS_PER_SECOND = 4000
 REPORTS_PER_SECOND = 30
+PAUSE_NS = 1_000_000  # between what arrives for two wake-ups of the far sink
+WINDOW_NS = 100_000_000
 
 
 @dataclass
@@ -126,42 +128,61 @@ def _listen(ends: Ends, seconds: float, ready: int) -> tuple[list[Mark], Any]:
 
 
 class Heard:
-    """When each frame was there, at the far end."""
+    """When each frame was there, at the far end, and when it is to be heard.
+
+    The far sink goes by a clock without jitter. It wakes up when all that it has was heard, and
+    renders what is next, in one chunk or several, of which the first one's first frame is to be
+    heard at once. The server's protocol has who records wait for the last of them until the next
+    time, now and then. So what arrives first after a pause was rendered for that moment, or is
+    late; it never is early: the earliest within WINDOW_NS, by its frames, tells the clock.
+    """
 
     def __init__(self, marks: Sequence[Mark]) -> None:
         self._marks = sorted(marks, key=lambda mark: mark.frame)
         self._starts = [mark.frame for mark in self._marks]
+        pairs = zip(self._marks, [None, *self._marks], strict=False)
+        woken = [m for m, last in pairs if last is None or m.time_ns - last.time_ns > PAUSE_NS]
+        self._woken_ns = [mark.time_ns for mark in woken]
+        self._clocks_ns = [mark.time_ns - _ns(mark.frame) for mark in woken]
 
-    def arrived_ns(self, frame: int) -> tuple[int, int] | None:
-        """Return when the chunk with a frame arrived, and the frame's place in it; None: never."""
+    def arrived_ns(self, frame: int) -> int | None:
+        """Return when the chunk with a frame arrived; None: never."""
         i = bisect.bisect_right(self._starts, frame) - 1
         if i < 0 or frame - self._starts[i] >= self._marks[i].frames:
             return None
-        return self._marks[i].time_ns, frame - self._starts[i]
+        return self._marks[i].time_ns
+
+    def heard_ns(self, frame: int) -> float | None:
+        """Return when a frame is heard; None: never."""
+        arrived = self.arrived_ns(frame)
+        if arrived is None:
+            return None
+        begin = bisect.bisect_left(self._woken_ns, arrived - WINDOW_NS)
+        begin = min(begin, bisect.bisect_right(self._woken_ns, arrived) - 1)
+        end = bisect.bisect_right(self._woken_ns, arrived + WINDOW_NS)
+        return min(self._clocks_ns[begin:end]) + _ns(frame)
+
+
+def _ns(frames: int) -> float:
+    return frames * 1e9 / RATE
 
 
 def latencies(played: Sequence[Mark], heard: Heard, first: int) -> list[float]:
     """Return how long the first frame of each chunk took, from the frame `first` on; ms."""
     return [
-        (arrived[0] - mark.time_ns) / 1e6
+        (arrived - mark.time_ns) / 1e6
         for mark in played
         if mark.frame >= first and (arrived := heard.arrived_ns(mark.frame)) is not None
     ]
 
 
 def errors(reports: Sequence[Report], heard: Heard, first: int) -> list[float]:
-    """Return how much more latency the near server told of than there was, in milliseconds.
-
-    The far sink renders a chunk when its first frame is to be heard, and tells its monitor of all
-    of it then: a frame is heard so much later as it lies behind its chunk's beginning.
-    """
-    found = []
-    for report in reports:
-        arrived = heard.arrived_ns(report.frame)
-        if report.frame >= first and arrived is not None:
-            heard_ns = arrived[0] + arrived[1] * 1e9 / RATE
-            found.append(report.latency_us / 1e3 - (heard_ns - report.time_ns) / 1e6)
-    return found
+    """Return how much more latency the near server told of than there was, in milliseconds."""
+    return [
+        report.latency_us / 1e3 - (heard_ns - report.time_ns) / 1e6
+        for report in reports
+        if report.frame >= first and (heard_ns := heard.heard_ns(report.frame)) is not None
+    ]
 
 
 def _prefer() -> None:
