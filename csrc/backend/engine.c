@@ -27,6 +27,7 @@ enum { EVENTS_AT_ONCE = 64 };
 
 struct xa_engine {
     pthread_t thread;
+    int realtime; /* xa_engine_realtime; set before anybody can ask */
     pthread_mutex_t mutex;
     pthread_cond_t job_done;
     struct xa_back_stream *streams;
@@ -173,7 +174,8 @@ static int start_thread(struct xa_engine *engine)
     if (error)
         return error;
     pthread_setname_np(engine->thread, "xa-engine");
-    pthread_setschedparam(engine->thread, SCHED_RR | SCHED_RESET_ON_FORK, &priority);
+    engine->realtime =
+        -pthread_setschedparam(engine->thread, SCHED_RR | SCHED_RESET_ON_FORK, &priority);
     return 0;
 }
 
@@ -239,6 +241,11 @@ void xa_engine_free(struct xa_engine *engine)
 int xa_engine_fd(const struct xa_engine *engine)
 {
     return engine->tell_fd;
+}
+
+int xa_engine_realtime(const struct xa_engine *engine)
+{
+    return engine->realtime;
 }
 
 /* Frees a stream that the engine does not know (any more). */

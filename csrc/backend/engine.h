@@ -31,6 +31,10 @@ void xa_engine_free(struct xa_engine *engine);
  * octets from it to clear it. */
 int xa_engine_fd(const struct xa_engine *engine);
 
+/* 0 when the engine's thread has real-time priority (SCHED_RR, 10), or the negative errno value
+ * with which it was refused: then whatever else the machine does may make gaps. */
+int xa_engine_realtime(const struct xa_engine *engine);
+
 struct xa_back_stream_config {
     uint16_t domid; /* the guest */
     bool capture;

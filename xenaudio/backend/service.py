@@ -60,6 +60,12 @@ class Service:
         except XenAudioError:
             self._store.close()
             raise
+        if refused := self._engine.refused_realtime:
+            log.warning(
+                "no real-time priority (%s): guests' sound may have gaps while this machine is"
+                " busy; `ulimit -r`, or LimitRTPRIO= in a unit, must be 10 or more",
+                refused,
+            )
         loop = asyncio.get_running_loop()
         loop.add_reader(self._engine.fd, self._engine_told)
         stats_task = asyncio.create_task(self._log_stats()) if self.stats_log else None

@@ -205,6 +205,12 @@ class Engine:
         fd: int = lib.xa_engine_fd(self._c)
         return fd
 
+    @property
+    def refused_realtime(self) -> str | None:
+        """Why the engine's thread has no real-time priority; None: it has."""
+        error: int = lib.xa_engine_realtime(self._c)
+        return os.strerror(-error) if error else None
+
     def clear(self) -> None:
         """Make `fd` unreadable again."""
         os.read(self.fd, 8)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from guest import open_card, open_stream, play, record, stream_of
-from machine import Backend, Machine, run_xenaudio
+from machine import Backend, Machine, run_xenaudio, xenaudio
 from pcm import COUNTER_FORMAT, assert_same, counter, judge_wav, read_wav, write_wav
 
 from xenaudio.core.frontend import Card, CardNotReadyError
@@ -69,6 +69,28 @@ def test_a_folder_that_cannot_be_written_is_refused(unwritable: Path) -> None:
     nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     line = refusal("--hv", "/nowhere", "--output", f"file:{unwritable}/", **nobody)
     assert f"no file can be made in {unwritable}" in line
+
+
+def policy(backend: Backend) -> int:
+    """Return the scheduling policy of the thread that moves the samples."""
+    (engine,) = (
+        int(task.name)
+        for task in Path(f"/proc/{backend.pid}/task").iterdir()
+        if (task / "comm").read_text() == "xa-engine\n"
+    )
+    return os.sched_getscheduler(engine) & ~os.SCHED_RESET_ON_FORK
+
+
+def test_it_says_that_it_has_no_real_time_priority(machine: Machine) -> None:
+    refused = ["prlimit", "--rtprio=0"]
+    if os.geteuid() == 0:
+        refused += ["setpriv", "--bounding-set=-sys_nice"]
+    backend = machine.serve(argv=[*refused, *xenaudio("serve")])
+    assert policy(backend) == os.SCHED_OTHER
+    assert backend.log().count("no real-time priority (Operation not permitted)") == 1
+    backend.stop()
+    backend = machine.serve()
+    assert ("no real-time priority" in backend.log()) == (policy(backend) != os.SCHED_RR)
 
 
 def test_an_unreachable_hypervisor_is_named(tmp_path: Path) -> None:
