@@ -101,9 +101,11 @@ static void be_silent(struct userdata *u, size_t octets)
     pa_silence_memchunk(&u->rest, &u->sink->sample_spec);
 }
 
-/* Fills the stream's buffer up to the latency wanted; with silence, all of it. */
+/* Fills the stream's buffer up to the latency wanted, or with silence; with silence that is the
+ * last of this stream, all of it. */
 static void fill(struct userdata *u, struct xa_stream *front)
 {
+    bool silent = u->reopening || u->run.phase == XA_PULSE_STARTING;
     struct xa_pulse_stream *stream = &u->run.stream;
     uint64_t wanted = xa_pulse_stream_wanted(stream, u->run.latency_us);
     uint64_t target = u->reopening ? stream->buffer_frames : PA_MIN(wanted, stream->buffer_frames);
@@ -120,7 +122,7 @@ static void fill(struct userdata *u, struct xa_stream *front)
         octets = PA_MIN(octets, PA_MIN(most, xa_stream_room(front)));
         if (octets == 0)
             return;
-        if (u->reopening)
+        if (silent)
             be_silent(u, (size_t) octets);
         else
             render(u, front, (size_t) octets);

@@ -51,14 +51,23 @@ static bool is_silent(struct xa_pulse_run *run, const struct xa_stream *front, u
     return now >= limit;
 }
 
+/* What clients were asked for and was not heard yet, or was captured and they were not given yet,
+ * when the backend told of a position last, at *when; or when the stream was started. */
+static uint64_t told_latency(const struct xa_pulse_run *run, const struct xa_stream *front,
+                             uint64_t *when)
+{
+    int64_t frames = xa_stream_latency(front) + run->ops->held(run->user);
+
+    *when = PA_MAX(position_us(front), run->started_us);
+    return xa_pulse_us(&run->stream, frames > 0 ? (uint64_t) frames : 0);
+}
+
 /* What was heard or captured since the last position is reckoned. */
 static uint64_t moving_latency(const struct xa_pulse_run *run, const struct xa_stream *front,
                                uint64_t now)
 {
-    int64_t frames = xa_stream_latency(front) + run->ops->held(run->user);
-    uint64_t latency = xa_pulse_us(&run->stream, frames > 0 ? (uint64_t) frames : 0);
-    uint64_t last = position_us(front);
-    uint64_t passed = last >= run->started_us ? now - PA_MIN(now, last) : 0;
+    uint64_t when, latency = told_latency(run, front, &when);
+    uint64_t passed = when > run->started_us ? now - PA_MIN(now, when) : 0;
 
     passed = PA_MIN(passed, period_us(run));
     if (run->stream.address.capture)
@@ -70,20 +79,29 @@ uint64_t xa_pulse_run_latency(const struct xa_pulse_run *run, uint64_t now_us)
 {
     const struct xa_stream *front;
 
-    if (run->phase == XA_PULSE_CLOCKED && run->stream.address.capture)
-        return now_us > run->clock_us ? now_us - run->clock_us : 0;
-    if (run->phase == XA_PULSE_CLOCKED)
+    switch (run->phase) {
+    case XA_PULSE_CLOCKED:
+    case XA_PULSE_STARTING:
+        if (run->stream.address.capture)
+            return now_us > run->clock_us ? now_us - run->clock_us : 0;
         return run->clock_us > now_us ? run->clock_us - now_us : 0;
-    front = run->phase == XA_PULSE_MOVING ? xa_pulse_stream_front(&run->stream) : NULL;
-    return front ? moving_latency(run, front, now_us) : 0;
+    case XA_PULSE_MOVING:
+        front = xa_pulse_stream_front(&run->stream);
+        return front ? moving_latency(run, front, now_us) : 0;
+    default:
+        return 0;
+    }
 }
 
-/* The clock begins where the stream ended: with what clients were asked for, or given, by now. */
+/* The clock begins where the stream ended: with what clients were asked for, or given, by then.
+ * What would have been heard by now is not asked for in one go. */
 static void go_clocked(struct xa_pulse_run *run, uint64_t now)
 {
-    uint64_t latency = xa_pulse_run_latency(run, now);
+    const struct xa_stream *front = xa_pulse_stream_front(&run->stream);
+    uint64_t when = now, latency = front ? told_latency(run, front, &when) : 0;
 
-    run->clock_us = run->stream.address.capture ? now - PA_MIN(latency, now) : now + latency;
+    run->clock_us =
+        run->stream.address.capture ? when - PA_MIN(latency, when) : PA_MAX(when + latency, now);
     run->phase = XA_PULSE_CLOCKED;
     run->ops->let_go(run->user);
 }
@@ -94,10 +112,12 @@ static void wait_for_stream(struct xa_pulse_run *run, uint64_t until)
     run->wait_until_us = until;
 }
 
-static void start(struct xa_pulse_run *run, struct xa_stream *front, uint64_t now)
+/* `phase`: MOVING, or STARTING. */
+static void start(struct xa_pulse_run *run, struct xa_stream *front, enum xa_pulse_phase phase,
+                  uint64_t now)
 {
     run->ops->let_go(run->user);
-    run->phase = XA_PULSE_MOVING;
+    run->phase = phase;
     run->news = run->broken = false;
     run->started_us = now;
     run->excused_us = 0;
@@ -106,27 +126,56 @@ static void start(struct xa_pulse_run *run, struct xa_stream *front, uint64_t no
         run->broken = true;
 }
 
+/* Whether the stream is of no use any more: closes it then. *deadline: lowered to when to look
+ * again. */
+static bool gives_up(struct xa_pulse_run *run, const struct xa_stream *front, uint64_t now,
+                     uint64_t *deadline)
+{
+    uint64_t silent_until;
+
+    if (!is_silent(run, front, now, &silent_until) && !run->broken) {
+        *deadline = PA_MIN(*deadline, silent_until);
+        return false;
+    }
+    pa_log_info("%s: the backend %s: it goes by the clock", run->name,
+                run->broken ? "refuses what it took before" : "tells of no position");
+    if (run->phase == XA_PULSE_MOVING)
+        go_clocked(run, now);
+    else
+        run->phase = XA_PULSE_CLOCKED;
+    run->broken = false;
+    xa_pulse_stream_close(&run->stream, now, deadline);
+    return true;
+}
+
 /* The stream is open and started. Returns the next deadline. */
 static uint64_t move(struct xa_pulse_run *run, struct xa_stream *front, uint64_t now)
 {
     bool suits = run->ops->move(run->user, front);
-    uint64_t deadline = UINT64_MAX, silent_until;
+    uint64_t deadline = UINT64_MAX;
 
-    if (is_silent(run, front, now, &silent_until) || run->broken) {
-        pa_log_info("%s: the backend %s: it goes by the clock", run->name,
-                    run->broken ? "refuses what it took before" : "tells of no position");
-        go_clocked(run, now);
-        run->broken = false;
-        xa_pulse_stream_close(&run->stream, now, &deadline);
+    if (gives_up(run, front, now, &deadline))
         return PA_MIN(deadline, run->ops->move_clocked(run->user, now));
+    if (suits)
+        return deadline;
+    deadline = UINT64_MAX;
+    wait_for_stream(run, now + XA_PULSE_PATIENCE_PLAYING);
+    run->ops->let_go(run->user);
+    xa_pulse_stream_close(&run->stream, now, &deadline);
+    return PA_MIN(deadline, run->wait_until_us);
+}
+
+/* The same, but clients go by the clock until the backend tells of the first position. */
+static uint64_t start_on(struct xa_pulse_run *run, struct xa_stream *front, uint64_t now)
+{
+    uint64_t deadline = UINT64_MAX;
+
+    if (run->news && !run->broken) {
+        run->phase = XA_PULSE_MOVING;
+        return move(run, front, now);
     }
-    if (!suits) {
-        wait_for_stream(run, now + XA_PULSE_PATIENCE_PLAYING);
-        run->ops->let_go(run->user);
-        xa_pulse_stream_close(&run->stream, now, &deadline);
-        return PA_MIN(deadline, run->wait_until_us);
-    }
-    return silent_until;
+    (void) gives_up(run, front, now, &deadline);
+    return PA_MIN(deadline, run->ops->move_clocked(run->user, now));
 }
 
 static uint64_t on_run(struct xa_pulse_client *client, uint64_t now)
@@ -149,8 +198,12 @@ static uint64_t on_run(struct xa_pulse_client *client, uint64_t now)
     if (run->phase == XA_PULSE_MOVING && status != XA_PULSE_OPEN) {
         pa_log_info("%s: its stream was closed: it goes by the clock", run->name);
         go_clocked(run, now);
-    } else if (run->phase != XA_PULSE_MOVING && status == XA_PULSE_OPEN) {
-        start(run, front, now);
+    } else if (run->phase == XA_PULSE_STARTING && status != XA_PULSE_OPEN) {
+        run->phase = XA_PULSE_CLOCKED;
+    } else if (run->phase == XA_PULSE_WAITING && status == XA_PULSE_OPEN) {
+        start(run, front, XA_PULSE_MOVING, now);
+    } else if (run->phase == XA_PULSE_CLOCKED && status == XA_PULSE_OPEN) {
+        start(run, front, XA_PULSE_STARTING, now);
     }
     if (run->phase == XA_PULSE_WAITING && (status == XA_PULSE_NEVER || now >= run->wait_until_us)) {
         pa_log_info("%s: its stream is not open: it goes by the clock", run->name);
@@ -160,6 +213,8 @@ static uint64_t on_run(struct xa_pulse_client *client, uint64_t now)
     switch (run->phase) {
     case XA_PULSE_MOVING:
         return PA_MIN(deadline, move(run, front, now));
+    case XA_PULSE_STARTING:
+        return PA_MIN(deadline, start_on(run, front, now));
     case XA_PULSE_CLOCKED:
         return PA_MIN(deadline, run->ops->move_clocked(run->user, now));
     default:

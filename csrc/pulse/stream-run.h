@@ -19,6 +19,9 @@ enum xa_pulse_phase {
     XA_PULSE_ASLEEP,  /* not wanted: nothing is open */
     XA_PULSE_WAITING, /* for the stream, from a standstill or between two geometries */
     XA_PULSE_CLOCKED, /* no backend moves samples: by the clock */
+    /* The stream is started, with silence; clients go by the clock until it tells of a position:
+     * an output may take its time to begin, and who plays already does not wait for it. */
+    XA_PULSE_STARTING,
     XA_PULSE_MOVING,
 };
 
@@ -28,11 +31,11 @@ struct xa_pulse_run;
 struct xa_pulse_run_ops {
     /* Whether the stream is to be open. */
     bool (*wanted)(void *user);
-    /* It is open; START follows. */
+    /* It is open; START follows. In the phase STARTING nothing is to be of clients. */
     void (*start)(void *user, struct xa_stream *front);
     /* Moves what can be moved. False: the stream is to be opened anew, now, for another latency. */
     bool (*move)(void *user, struct xa_stream *front);
-    /* Without a stream: up to `now_us` by run->clock_us. Returns when there is more. */
+    /* Without the stream: up to `now_us` by run->clock_us. Returns when there is more. */
     uint64_t (*move_clocked)(void *user, uint64_t now_us);
     /* What was for the stream that was open is not for the next one. */
     void (*let_go)(void *user);

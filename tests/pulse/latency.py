@@ -60,9 +60,10 @@ class ClientLog:
             np.array(rows["asked"], np.int64).reshape(-1, 2)[:, 0],
         )
 
-    def longest_waits(self, count: int) -> np.ndarray:
-        """Return the longest times between two requests for more, in seconds, the longest last."""
-        return np.sort(np.diff(self.asked_ns))[-count:] / 1e9
+    def longest_waits(self, count: int) -> list[tuple[int, int]]:
+        """Return the longest times between two requests for more, from when until when (ns)."""
+        longest = np.argsort(np.diff(self.asked_ns))[-count:]
+        return [(int(self.asked_ns[i]), int(self.asked_ns[i + 1])) for i in longest]
 
 
 class TimedClient:

@@ -16,6 +16,7 @@ from conftest import StartPulse
 from latency import TimedClient, build_client
 from machine import HANG, Backend, Machine, wait_until
 from sound import counted_frames, files_of
+from standstill import Standstill
 
 CARD = (
     "[['CARD, short-name=Main, buffer-size=1048576, sample-rates=48000', 'PCM, name=Front',"
@@ -60,27 +61,32 @@ def test_a_killed_backend_costs_the_guest_nothing_but_its_sound_meanwhile(
     wait_until(lambda: first_sound_ns(backend), "it plays")
     held: list[object] = []
     waits = []
-    for _ in range(KILLS + 1):
-        time.sleep(0.3)  # the stream that was begun for an idle sink is opened anew
-        backend.kill()
-        time.sleep(0.1)
-        backend = backend.restarted()
-        ready_ns = time.monotonic_ns()
-        wait_until(lambda: first_sound_ns(backend), "it plays again")  # noqa: B023
-        waits.append(((first_sound_ns(backend) or 0) - ready_ns) / 1e9)
-        # From the second time on: before, the stream had the buffer of an idle sink.
-        held.append((daemon.fds(), *holding(machine, backend)))
+    with Standstill(tmp_path) as standstill:
+        for _ in range(KILLS + 1):
+            time.sleep(0.3)  # the stream that was begun for an idle sink is opened anew
+            backend.kill()
+            time.sleep(0.1)
+            backend = backend.restarted()
+            ready_ns = time.monotonic_ns()
+            wait_until(lambda: first_sound_ns(backend), "it plays again")  # noqa: B023
+            waits.append(((first_sound_ns(backend) or 0) - ready_ns) / 1e9)
+            # From the second time on: before, the stream had the buffer of an idle sink.
+            held.append((daemon.fds(), *holding(machine, backend)))
     assert held[1:] == held[:-1]
     client.process.kill()
     client.process.wait(HANG)
     daemon.stop()
     backend.stop()
     heard = counted_frames(files_of(played))
-    waited = client.log().longest_waits(KILLS)
+    times = client.log().longest_waits(KILLS)
+    waited = np.array([(end - begin) / 1e9 for begin, end in times])
+    stood = np.array([standstill.longest(begin, end) for begin, end in times])
     print(
         f"{KILLS} kills of the backend: plays again after it is up, {summary(waits)}; the client's"
         f" {KILLS} longest waits to be asked for more, {summary(waited.tolist())},"
-        f" {int((waited > 0.1).sum())} over 0.1 s; {len(heard)} frames heard,"
+        f" {int((waited > 0.1).sum())} over 0.1 s, {int((waited - stood > 0.1).sum())} less what"
+        f" the machine stood still in them ({stood.max():.3f} s at most);"
+        f" {len(heard)} frames heard,"
         f" {int((np.diff(heard) <= 0).sum())} twice"
     )
     assert len(heard) > KILLS

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""When the machine itself stood still, as those of others' processors do now and then.
+
+A process on each processor does nothing but sleep for a moment, again and again; what it overslept
+is what the machine did to everybody there. Run as a program, this is that process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+SLEEP_NS = 2_000_000
+NOTED_NS = 10_000_000
+
+
+class Standstill:
+    """Watches all processors meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self._logs = [folder / f"standstill-{cpu}" for cpu in sorted(os.sched_getaffinity(0))]
+        self._watchers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Standstill:
+        for cpu, log in zip(sorted(os.sched_getaffinity(0)), self._logs, strict=True):
+            with log.open("wb") as file:
+                command = [sys.executable, "-S", __file__, str(cpu)]
+                self._watchers.append(subprocess.Popen(command, stdout=file))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for watcher in self._watchers:
+            watcher.kill()
+            watcher.wait()
+
+    def longest(self, begin_ns: int, end_ns: int) -> float:
+        """Return the longest part of a time in which a processor stood still, seconds."""
+        parts = [0]
+        for log in self._logs:
+            for line in log.read_text().split("\n")[:-1]:
+                asleep_ns, awake_ns = map(int, line.split())
+                parts.append(min(awake_ns, end_ns) - max(asleep_ns, begin_ns))
+        return max(parts) / 1e9
+
+
+def watch(cpu: int) -> None:
+    """Write when this processor stood still: from, until."""
+    os.sched_setaffinity(0, {cpu})
+    asleep = time.monotonic_ns()
+    while True:
+        time.sleep(SLEEP_NS / 1e9)
+        awake = time.monotonic_ns()
+        if awake - asleep > NOTED_NS:
+            print(asleep + SLEEP_NS, awake, flush=True)
+        asleep = time.monotonic_ns()
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]))
