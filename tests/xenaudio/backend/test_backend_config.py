@@ -137,7 +137,7 @@ BAD = [
         "[[route]]\noutput: null\n",
         ["2: this is not TOML: Expected '=' after a key in a key/value pair"],
     ),
-    ("[[route]]\noutput = null\n", ["2: this is not TOML: Invalid value"]),
+    ("[[route]]\noutput = null\n", ['2: output = null: expected a string in quotes, "null"']),
     (
         '[[route]]\noutput = "null"\noutput = "pulse"\n',
         ["3: this is not TOML: Cannot overwrite a value"],

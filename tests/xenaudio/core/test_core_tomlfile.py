@@ -160,6 +160,13 @@ def test_a_key_that_is_unknown_is_told_with_those_that_are_known() -> None:
         ("a = 1\nb 2\n", "f:2: this is not TOML: Expected '=' after a key in a key/value pair"),
         ("a = 1\na = 2\n", "f:2: this is not TOML: Cannot overwrite a value"),
         ('a = 1\nb = """x\ny\n', "f:3: this is not TOML: Unterminated string"),
+        ("a = 1\nb = pulse # x\n", 'f:2: b = pulse: expected a string in quotes, "pulse"'),
+        ("b = /a b/c\n", 'f:1: b = /a b/c: expected a string in quotes, "/a b/c"'),
+        ("b = 1\nb = true\n", "f:2: this is not TOML: Cannot overwrite a value"),
+        (
+            "b = 3 s\n",
+            "f:1: this is not TOML: Expected newline or end of document after a statement",
+        ),
         ("\n\n[a\n", "f:3: this is not TOML: Expected ']' at the end of a table declaration"),
     ],
 )
