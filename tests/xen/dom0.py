@@ -123,7 +123,8 @@ class Dom0:
     def start_backend(self, *options: str, user: str = "root") -> Backend:
         """Start the backend, playing to PLAYED and recording from RECORDED, and wait for it.
 
-        Another user than root, of the group of the same name, must have been given what it needs.
+        Another user than root, of the group of the same name, must have been given what it needs,
+        but for the limits, which are the unit's.
         """
         self.run(f"mkdir -p {PLAYED}; rm -f {LOG} {PID}; touch {LOG}")
         routes = options or (f"--output=file:{PLAYED}/", f"--input=file:{RECORDED}")
@@ -131,7 +132,7 @@ class Dom0:
             self.offer(Pattern())
         job = self.start(
             f"echo $$ >{PID};"
-            f" exec setpriv --reuid={user} --regid={user} --clear-groups"
+            f" exec prlimit --rtprio=10 setpriv --reuid={user} --regid={user} --clear-groups"
             f" {unit_command('xenaudiod')} {shlex.join(routes)} >{LOG} 2>&1"
         )
         self._backend = Backend(self.machine, job)
