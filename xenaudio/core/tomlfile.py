@@ -110,9 +110,7 @@ def _walk(value: Any) -> Iterator[Steps]:
 def _unquoted(line: str) -> str | None:
     """Say what is wrong with a line whose value is a string without quotes; None: it is not."""
     found = re.fullmatch(r"\s*([\w.-]+)\s*=\s*([A-Za-z_/.][^\"'#]*?)\s*(#.*)?", line)
-    if found is None or found[2] in {"true", "false", "inf", "nan"}:
-        return None
-    return f"{found[1]} = {found[2]}: expected a string in quotes, {shown(found[2])}"
+    return found and f"{found[1]} = {found[2]}: expected a string in quotes, {shown(found[2])}"
 
 
 def shown(value: object) -> str:
@@ -146,7 +144,8 @@ class TomlFile:
             if place is not None:
                 what = what[: place.start()]
                 line = int(place[1] or len(text.rstrip("\n").split("\n")))
-            what = _unquoted(text.split("\n")[line - 1]) or f"this is not TOML: {what}"
+            unquoted = _unquoted(text.split("\n")[line - 1]) if what == "Invalid value" else None
+            what = unquoted or f"this is not TOML: {what}"
             raise TomlFileError([Problem(name, line, what)]) from error
         self.root = Table(self, (), data)
 

@@ -162,6 +162,7 @@ def test_a_key_that_is_unknown_is_told_with_those_that_are_known() -> None:
         ('a = 1\nb = """x\ny\n', "f:3: this is not TOML: Unterminated string"),
         ("a = 1\nb = pulse # x\n", 'f:2: b = pulse: expected a string in quotes, "pulse"'),
         ("b = /a b/c\n", 'f:1: b = /a b/c: expected a string in quotes, "/a b/c"'),
+        ('b = """x\ny = z\n', "f:2: this is not TOML: Unterminated string"),
         ("b = 1\nb = true\n", "f:2: this is not TOML: Cannot overwrite a value"),
         (
             "b = 3 s\n",
