@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import os
 import select
 import statistics
@@ -140,8 +141,9 @@ class Heard:
     def __init__(self, marks: Sequence[Mark]) -> None:
         self._marks = sorted(marks, key=lambda mark: mark.frame)
         self._starts = [mark.frame for mark in self._marks]
-        pairs = zip(self._marks, [None, *self._marks], strict=False)
-        woken = [m for m, last in pairs if last is None or m.time_ns - last.time_ns > PAUSE_NS]
+        arrived = sorted(marks, key=lambda mark: mark.time_ns)
+        later = (b for a, b in itertools.pairwise(arrived) if b.time_ns - a.time_ns > PAUSE_NS)
+        woken = [*arrived[:1], *later]
         self._woken_ns = [mark.time_ns for mark in woken]
         self._clocks_ns = [mark.time_ns - _ns(mark.frame) for mark in woken]
 
