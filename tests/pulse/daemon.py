@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,15 +47,15 @@ def thread_switches(pid: int, name: str) -> int:
     return switches
 
 
-class SoundServer:
+class SoundServer(ABC):
     """What clients of a PulseAudio server do, or of what passes for one."""
 
     env: dict[str, str]
     """The clients'."""
 
+    @abstractmethod
     def end(self) -> None:
         """End it."""
-        raise NotImplementedError
 
     def pactl(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run pactl."""

@@ -11,36 +11,19 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 SLEEP_NS = 2_000_000
 NOTED_NS = 10_000_000
 
 
 class Standstill:
-    """Watches all processors meanwhile."""
+    """What the watchers of all processors wrote so far."""
 
-    def __init__(self, folder: Path) -> None:
-        self._logs = [folder / f"standstill-{cpu}" for cpu in sorted(os.sched_getaffinity(0))]
-        self._watchers: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Standstill:
-        for cpu, log in zip(sorted(os.sched_getaffinity(0)), self._logs, strict=True):
-            with log.open("wb") as file:
-                command = [sys.executable, "-S", __file__, str(cpu)]
-                self._watchers.append(subprocess.Popen(command, stdout=file))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for watcher in self._watchers:
-            watcher.kill()
-            watcher.wait()
+    def __init__(self, logs: Sequence[Path]) -> None:
+        self._logs = logs
 
     def longest(self, begin_ns: int, end_ns: int) -> float:
         """Return the longest part of a time in which a processor stood still, seconds."""
@@ -50,6 +33,23 @@ class Standstill:
                 asleep_ns, awake_ns = map(int, line.split())
                 parts.append(min(awake_ns, end_ns) - max(asleep_ns, begin_ns))
         return max(parts) / 1e9
+
+
+@contextmanager
+def watched_standstill(folder: Path) -> Iterator[Standstill]:
+    """Watch all processors meanwhile."""
+    logs = {cpu: folder / f"standstill-{cpu}" for cpu in os.sched_getaffinity(0)}
+    watchers = []
+    try:
+        for cpu, log in logs.items():
+            with log.open("wb") as file:
+                command = [sys.executable, "-S", __file__, str(cpu)]
+                watchers.append(subprocess.Popen(command, stdout=file))
+        yield Standstill(list(logs.values()))
+    finally:
+        for watcher in watchers:
+            watcher.kill()
+            watcher.wait()
 
 
 def watch(cpu: int) -> None:

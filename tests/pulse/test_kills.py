@@ -16,7 +16,7 @@ from conftest import StartPulse
 from latency import TimedClient, build_client
 from machine import HANG, Backend, Machine, wait_until
 from sound import counted_frames, files_of
-from standstill import Standstill
+from standstill import watched_standstill
 
 CARD = (
     "[['CARD, short-name=Main, buffer-size=1048576, sample-rates=48000', 'PCM, name=Front',"
@@ -61,7 +61,7 @@ def test_a_killed_backend_costs_the_guest_nothing_but_its_sound_meanwhile(
     wait_until(lambda: first_sound_ns(backend), "it plays")
     held: list[object] = []
     waits = []
-    with Standstill(tmp_path) as standstill:
+    with watched_standstill(tmp_path) as standstill:
         for _ in range(KILLS + 1):
             time.sleep(0.3)  # the stream that was begun for an idle sink is opened anew
             backend.kill()
