@@ -75,6 +75,7 @@ struct pulse_output {
     pthread_mutex_t mutex;
     struct report report;
     _Atomic bool stale; /* the spool was full: frames that should follow its last one are missing */
+    _Atomic bool began; /* the engine started: it waits for a report */
     _Atomic uint64_t dropped; /* frames; the thread's */
 
     /* The thread's. */
@@ -375,12 +376,18 @@ static uint64_t run(struct xa_pulse_link *link, uint64_t now)
         return UINT64_MAX;
     }
     out->held = false;
+    if (atomic_exchange_explicit(&out->began, false, memory_order_acquire)) { /* output_start */
+        out->awaited = true;
+        want_reports(out, now);
+    }
     feed(out);
     if (link->corked) {
         xa_pulse_link_cork(link, false);
         out->dry = false;
         want_reports(out, now);
     }
+    if (out->dry || out->awaited)
+        link->patient = false; /* when it plays again matters: the guest's position stands still */
     return report(out, now);
 }
 
@@ -407,6 +414,7 @@ static void output_start(struct xa_output *output, uint64_t now)
 
     /* The first report, which comes as soon as the server plays, moves it. */
     xa_playhead_start(&out->head, now, up ? START_PATIENCE : 0);
+    atomic_store_explicit(&out->began, true, memory_order_release); /* run */
     xa_pulse_link_want(&out->link, XA_PULSE_RUNNING);
 }
 

@@ -145,6 +145,32 @@ async def test_what_a_server_could_not_play_it_does_not_play_late(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("late_ms", [15, 200])
+async def test_a_guest_that_was_late_is_heard_without_another_gap(
+    machine: Machine, tmp_path: Path, sound_server: StartServer, late_ms: int
+) -> None:
+    server = await asyncio.to_thread(sound_server, NULL_SINK)
+    backend = serve(machine)
+    domain = await asyncio.to_thread(machine.create, "guest")
+    file = tmp_path / "heard.raw"
+    buffer_ms = 32  # of which the server is given half in advance
+    sound = counter(RATE * buffer_ms // 1000)
+
+    async def be_late() -> list[Gap]:
+        async with heard(server, file), open_card(domain) as card:
+            stream = stream_of(card)
+            await open_stream(stream, period_ms=8, buffer_ms=buffer_ms)
+            await stream.write(LEAD)
+            await asyncio.sleep((buffer_ms + late_ms) / 1000)
+            await play(stream, sound)
+        # PulseAudio's monitor may miss the beginning (without_a_gap).
+        found = gaps_in(file.read_bytes(), sound, COUNTER_FORMAT.frame_octets(2))
+        return [gap for gap in found if gap.at]
+
+    await without_a_gap(backend, be_late)
+
+
+@pytest.mark.asyncio
 async def test_a_sink_that_is_removed_hands_its_streams_to_another(
     machine: Machine, tmp_path: Path, sound_server: StartServer
 ) -> None:
