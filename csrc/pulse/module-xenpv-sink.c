@@ -33,6 +33,9 @@ PA_MODULE_USAGE("sink_name=<name for the sink> "
 
 static const char *const valid_modargs[] = {"sink_name", "sink_properties", XA_PULSE_MODARGS, NULL};
 
+/* Clients have sent more so long after they were asked to, microseconds. */
+#define ASKED_US UINT64_C(1000)
+
 struct userdata {
     pa_core *core;
     pa_module *module;
@@ -43,6 +46,8 @@ struct userdata {
     /* The card's thread's alone, from here. */
     struct xa_pulse_run run;
     pa_memchunk rest; /* rendered, and not taken by the stream yet */
+    bool unfilled;    /* the buffer is to be filled up, from `ask_us` on */
+    uint64_t ask_us;  /* clients are not asked for more before */
     bool reopening;   /* when what was written is heard, with another geometry */
     uint64_t
         sound_until; /* octets since OPEN: what came from a client ends before; 0: nothing did */
@@ -101,9 +106,24 @@ static void be_silent(struct userdata *u, size_t octets)
     pa_silence_memchunk(&u->rest, &u->sink->sample_spec);
 }
 
-/* Fills the stream's buffer up to the latency wanted, or with silence; with silence that is the
- * last of this stream, all of it. */
-static void fill(struct userdata *u, struct xa_stream *front)
+/* Frames that may be rendered in one go: clients have as much at hand as the latency that they
+ * asked for, and little more. A period, which may be longer, is late by some frames now and then.
+ */
+static uint64_t at_hand(const struct userdata *u)
+{
+    uint64_t period = u->run.stream.period_frames;
+
+    return PA_MAX(xa_pulse_frames(&u->run.stream, u->run.latency_us), period + period / 8);
+}
+
+/*
+ * Fills the stream's buffer up to the latency wanted, or with silence; with silence that is the
+ * last of this stream, all of it.
+ *
+ * Where an empty buffer takes more than clients have at hand, they are given time on the way to
+ * send it: they would underrun, which is a gap.
+ */
+static void fill(struct userdata *u, struct xa_stream *front, uint64_t now)
 {
     bool silent = u->reopening || u->run.phase == XA_PULSE_STARTING;
     struct xa_pulse_stream *stream = &u->run.stream;
@@ -111,7 +131,12 @@ static void fill(struct userdata *u, struct xa_stream *front)
     uint64_t target = u->reopening ? stream->buffer_frames : PA_MIN(wanted, stream->buffer_frames);
     size_t most =
         pa_frame_align(pa_mempool_block_size_max(u->core->mempool), &u->sink->sample_spec);
+    uint64_t left = at_hand(u), ask_us = 0;
 
+    if (target > left)
+        ask_us = now + PA_MIN(ASKED_US, xa_pulse_us(stream, stream->period_frames) / 2);
+    left *= stream->frame;
+    u->unfilled = false;
     while (write_rest(u, front)) {
         int64_t there = PA_MAX(xa_stream_latency(front), 0);
         uint64_t octets;
@@ -122,10 +147,17 @@ static void fill(struct userdata *u, struct xa_stream *front)
         octets = PA_MIN(octets, PA_MIN(most, xa_stream_room(front)));
         if (octets == 0)
             return;
-        if (silent)
+        if (silent) {
             be_silent(u, (size_t) octets);
-        else
-            render(u, front, (size_t) octets);
+            continue;
+        }
+        u->unfilled = left == 0;
+        if (u->unfilled)
+            return;
+        octets = PA_MIN(octets, left);
+        left -= octets;
+        u->ask_us = ask_us;
+        render(u, front, (size_t) octets);
     }
 }
 
@@ -144,7 +176,7 @@ static void start(void *user, struct xa_stream *front)
     struct userdata *u = user;
 
     u->sound_until = 0;
-    fill(u, front);
+    fill(u, front, pa_rtclock_now());
 }
 
 /* A buffer that is too large costs nothing but latency, while it is of use to nobody; one that is
@@ -170,17 +202,19 @@ static bool is_over(const struct userdata *u, const struct xa_stream *front)
                u->sound_until + (uint64_t) stream->period_frames * stream->frame;
 }
 
-static bool move(void *user, struct xa_stream *front)
+static bool move(void *user, struct xa_stream *front, uint64_t now, uint64_t *deadline)
 {
     struct userdata *u = user;
 
     u->reopening = u->reopening || !suits(u);
     if (u->reopening && is_over(u, front))
         return false;
-    if (u->run.news) {
-        u->run.news = false;
-        fill(u, front);
-    }
+    u->unfilled = u->unfilled || u->run.news;
+    u->run.news = false;
+    if (u->unfilled && now >= u->ask_us)
+        fill(u, front, now);
+    if (u->unfilled)
+        *deadline = PA_MIN(*deadline, u->ask_us);
     return true;
 }
 

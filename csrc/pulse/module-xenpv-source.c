@@ -83,10 +83,12 @@ static void start(void *user, struct xa_stream *front)
 }
 
 /* Periods that are too short only cost wake-ups; those that are too long, latency. */
-static bool move(void *user, struct xa_stream *front)
+static bool move(void *user, struct xa_stream *front, uint64_t now, uint64_t *deadline)
 {
     struct userdata *u = user;
 
+    (void) now;
+    (void) deadline;
     if (u->run.news)
         collect(u, front);
     return xa_pulse_stream_wanted(&u->run.stream, u->run.latency_us) >= u->run.stream.period_frames;

@@ -151,8 +151,8 @@ static bool gives_up(struct xa_pulse_run *run, const struct xa_stream *front, ui
 /* The stream is open and started. Returns the next deadline. */
 static uint64_t move(struct xa_pulse_run *run, struct xa_stream *front, uint64_t now)
 {
-    bool suits = run->ops->move(run->user, front);
     uint64_t deadline = UINT64_MAX;
+    bool suits = run->ops->move(run->user, front, now, &deadline);
 
     if (gives_up(run, front, now, &deadline))
         return PA_MIN(deadline, run->ops->move_clocked(run->user, now));

@@ -33,8 +33,9 @@ struct xa_pulse_run_ops {
     bool (*wanted)(void *user);
     /* It is open; START follows. In the phase STARTING nothing is to be of clients. */
     void (*start)(void *user, struct xa_stream *front);
-    /* Moves what can be moved. False: the stream is to be opened anew, now, for another latency. */
-    bool (*move)(void *user, struct xa_stream *front);
+    /* Moves what can be moved; *deadline: lowered to when to be called again, without news too.
+     * False: the stream is to be opened anew, now, for another latency. */
+    bool (*move)(void *user, struct xa_stream *front, uint64_t now_us, uint64_t *deadline);
     /* Without the stream: up to `now_us` by run->clock_us. Returns when there is more. */
     uint64_t (*move_clocked)(void *user, uint64_t now_us);
     /* What was for the stream that was open is not for the next one. */
