@@ -26,8 +26,8 @@
 #include "backend/endpoint.h"
 
 /* The least latency that suits a server, as the smallest buffer: with less, everyone on the path
- * would have to wake up more than three hundred times a second. Microseconds. */
-#define XA_PULSE_BUFFER_US 9000u
+ * would have to wake up three hundred times a second and more. Microseconds. */
+#define XA_PULSE_BUFFER_US 9600u
 
 /* Whether PulseAudio has the format. */
 bool xa_pulse_holds(const struct xa_format *format);

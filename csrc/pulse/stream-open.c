@@ -19,7 +19,7 @@
 #define RETRY_US UINT64_C(1000000)
 #define BUSY_US UINT64_C(10000)
 /* Of the latency, percent, where the output has a delay of its own. */
-#define PERIOD_SHARE 40u
+#define PERIOD_SHARE 36u
 
 void xa_pulse_stream_init(struct xa_pulse_stream *stream, struct xa_pulse_card *card,
                           const struct xa_pulse_address *address, const pa_sample_spec *spec)

@@ -22,8 +22,8 @@
  *
  * Else the output has a delay of its own. It is left half of the buffer, and positions lag what
  * was taken by two periods less than the buffer at most (sndif/position.h), and are to be what is
- * heard. So a period is two fifths of the latency, and the buffer has six: all that is written goes
- * to the output at once. Its device may take two fifths too at a time, and the last one is how late
+ * heard. So a period is a good third of the latency, and the buffer has six: all that is written
+ * goes to the output at once. Its device may take as much at a time, and what is left is how late
  * anyone may be. Shorter periods would leave more of it, but each costs ten wake-ups along the
  * path. From some latency on periods grow no longer, and the buffer is the latency again.
  *
