@@ -67,9 +67,22 @@ def test_json_has_each_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path
 def test_the_table_has_each_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["bench", "pulse", *TUNNEL]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("1 round(s) of 2 x 1 s")
+    assert shown[0].startswith("1 round(s) of 2 x 1 s, all paths alternately;")
     assert shown[1].split()[:3] == ["path", "client", "latency"]
     assert shown[2].startswith("tunnel 20 ms    20 ms")
+
+
+def test_paths_are_measured_at_once_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    both = [*TUNNEL, "--path=pipe", "--together"]
+    assert command.main(["bench", "pulse", "--json", *both]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["together"] is True
+    assert [row["path"] for row in result["rows"]] == ["tunnel 20 ms", "pipe"]
+    assert all(row["frames_compared"] > 10 for row in result["rows"])
+    assert {line.split(": ")[-1] for line in printed.err.splitlines()} == {
+        *("tunnel 20 ms, client 20 ms", "pipe, client 20 ms"),
+    }
 
 
 def test_our_path_is_measured_where_the_module_is(capsys: pytest.CaptureFixture[str]) -> None:

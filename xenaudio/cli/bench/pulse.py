@@ -2,7 +2,7 @@
 """`xenaudio bench pulse`: from one PulseAudio to another, by our path and by what users have else.
 
 A client plays on the first PulseAudio, each frame with its number, and another one listens at the
-null sink of the second. All paths are measured alternately, round by round.
+null sink of the second. All paths are measured alternately, round by round; or at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,12 @@ def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default=10,
         metavar="S",
         help="of each of a measurement's two parts (default: 10)",
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="measure all paths of a round at once instead of alternately: whatever the machine"
+        " does to one it does to the others, so gaps can be compared (for a few paths)",
     )
     parser.add_argument(
         "--path",
@@ -134,19 +142,31 @@ def _prefix() -> tuple[str, ...]:
 
 
 def _measure(
-    cases: Sequence[tuple[SoundPath, float]], rounds: int, seconds: float, prefix: tuple[str, ...]
+    cases: Sequence[tuple[SoundPath, float]],
+    rounds: int,
+    seconds: float,
+    prefix: tuple[str, ...],
+    together: bool,
 ) -> list[dict[str, Any]]:
     found = {case: Samples() for case in cases}
     folder = Path(tempfile.mkdtemp(prefix="xenaudio-"))  # short, for sockets
+
+    def measure_one(number: int, i: int, case: tuple[SoundPath, float]) -> Samples:
+        path, client_ms = case
+        print(
+            f"bench: round {number + 1} of {rounds}: {path.name}, client {client_ms:g} ms",
+            file=sys.stderr,
+        )
+        with path.running(folder / f"{number}-{i}", prefix) as ends:
+            return measure(ends, client_ms, seconds)
+
     try:
-        for number in range(rounds):
-            for i, (path, client_ms) in enumerate(cases):
-                print(
-                    f"bench: round {number + 1} of {rounds}: {path.name}, client {client_ms:g} ms",
-                    file=sys.stderr,
-                )
-                with path.running(folder / f"{number}-{i}", prefix) as ends:
-                    found[path, client_ms].add(measure(ends, client_ms, seconds))
+        with ThreadPoolExecutor(len(cases)) as pool:
+            run = pool.map if together else map
+            for number in range(rounds):
+                measured = run(measure_one, repeat(number), count(), cases)
+                for case, samples in zip(cases, measured, strict=True):
+                    found[case].add(samples)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return [_row(path, client_ms, found[path, client_ms]) for path, client_ms in cases]
@@ -171,13 +191,14 @@ def run(args: argparse.Namespace) -> int:
             raise PulseMissingError("this xenaudio was built without libpulse")
         prefix = _prefix()
         cases = _cases(args.path, args.client_ms)
-        rows = _measure(cases, args.rounds, args.seconds, prefix)
+        rows = _measure(cases, args.rounds, args.seconds, prefix, args.together)
     except (PulseMissingError, ProcessError) as error:
         print(f"xenaudio bench pulse: {error}", file=sys.stderr)
         return 1
     result = {
         "rounds": args.rounds,
         "seconds": args.seconds,
+        "together": args.together,
         "realtime_priority": bool(prefix),
         "rows": rows,
     }
@@ -197,7 +218,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(result: dict[str, Any]) -> None:
     print(
-        f"{result['rounds']} round(s) of 2 x {result['seconds']:g} s; all processes at"
+        f"{result['rounds']} round(s) of 2 x {result['seconds']:g} s, all paths"
+        f" {'at once' if result['together'] else 'alternately'}; all processes at"
         f" {'real-time' if result['realtime_priority'] else 'ordinary'} priority"
     )
     print(
