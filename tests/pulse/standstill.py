@@ -25,14 +25,16 @@ class Standstill:
     def __init__(self, logs: Sequence[Path]) -> None:
         self._logs = logs
 
-    def longest(self, begin_ns: int, end_ns: int) -> float:
-        """Return the longest part of a time in which a processor stood still, seconds."""
-        parts = [0]
+    def within(self, begin_ns: int, end_ns: int) -> float:
+        """Return for how much of a time a processor stood still, the one that did so most; s."""
+        most = 0
         for log in self._logs:
+            stood = 0
             for line in log.read_text().split("\n")[:-1]:
                 asleep_ns, awake_ns = map(int, line.split())
-                parts.append(min(awake_ns, end_ns) - max(asleep_ns, begin_ns))
-        return max(parts) / 1e9
+                stood += max(0, min(awake_ns, end_ns) - max(asleep_ns, begin_ns))
+            most = max(most, stood)
+        return most / 1e9
 
 
 @contextmanager

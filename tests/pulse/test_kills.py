@@ -80,7 +80,7 @@ def test_a_killed_backend_costs_the_guest_nothing_but_its_sound_meanwhile(
     heard = counted_frames(files_of(played))
     times = client.log().longest_waits(KILLS)
     waited = np.array([(end - begin) / 1e9 for begin, end in times])
-    stood = np.array([standstill.longest(begin, end) for begin, end in times])
+    stood = np.array([standstill.within(begin, end) for begin, end in times])
     print(
         f"{KILLS} kills of the backend: plays again after it is up, {summary(waits)}; the client's"
         f" {KILLS} longest waits to be asked for more, {summary(waited.tolist())},"
