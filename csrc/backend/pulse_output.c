@@ -343,13 +343,10 @@ static uint64_t report(struct pulse_output *out, uint64_t now)
 {
     pa_operation *operation;
 
-    if (out->asking) {
-        out->link.patient = false; /* when the report comes matters */
+    if (out->asking)
         return UINT64_MAX;
-    }
     if (now < out->report_at)
         return out->report_at;
-    out->link.patient = false;
     out->report_at = now + out->report_every;
     out->report_every *= 2;
     if (out->report_every > REPORT_SELDOM)
@@ -366,6 +363,7 @@ static uint64_t run(struct xa_pulse_link *link, uint64_t now)
 {
     struct pulse_output *out = output_of(link);
     enum xa_pulse_want want = atomic_load_explicit(&link->want, memory_order_acquire);
+    uint64_t deadline;
 
     watch_suspension(out, now);
     if (want == XA_PULSE_STOPPED)
@@ -386,9 +384,11 @@ static uint64_t run(struct xa_pulse_link *link, uint64_t now)
         out->dry = false;
         want_reports(out, now);
     }
-    if (out->dry || out->awaited)
-        link->patient = false; /* when it plays again matters: the guest's position stands still */
-    return report(out, now);
+    deadline = report(out, now);
+    /* When a report comes matters, and when it plays again: the guest's position stands still. */
+    if (out->asking || out->dry || out->awaited)
+        link->patient = false;
+    return deadline;
 }
 
 static bool finished(struct xa_pulse_link *link, uint64_t now)
