@@ -131,11 +131,10 @@ static void fill(struct userdata *u, struct xa_stream *front, uint64_t now)
     uint64_t target = u->reopening ? stream->buffer_frames : PA_MIN(wanted, stream->buffer_frames);
     size_t most =
         pa_frame_align(pa_mempool_block_size_max(u->core->mempool), &u->sink->sample_spec);
-    uint64_t left = at_hand(u), ask_us = 0;
+    uint64_t ready = at_hand(u), left = ready * stream->frame, ask_us = 0;
 
-    if (target > left)
+    if (target > ready)
         ask_us = now + PA_MIN(ASKED_US, xa_pulse_us(stream, stream->period_frames) / 2);
-    left *= stream->frame;
     u->unfilled = false;
     while (write_rest(u, front)) {
         int64_t there = PA_MAX(xa_stream_latency(front), 0);
@@ -176,7 +175,7 @@ static void start(void *user, struct xa_stream *front)
     struct userdata *u = user;
 
     u->sound_until = 0;
-    fill(u, front, pa_rtclock_now());
+    fill(u, front, u->run.started_us);
 }
 
 /* A buffer that is too large costs nothing but latency, while it is of use to nobody; one that is
