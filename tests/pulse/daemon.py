@@ -174,14 +174,14 @@ class PulseAudio(SoundServer):
             env=self.env,
             stdin=subprocess.DEVNULL,
         )
-        self._socket = folder / "runtime/native"
+        self.socket = folder / "runtime/native"
 
     def wait(self) -> None:
         """Wait until clients can connect."""
 
         def ready() -> bool:
             assert self.process.poll() is None, f"PulseAudio ended:\n{self.log()}"
-            return self._socket.exists() and self.pactl("info").returncode == 0
+            return self.socket.exists() and self.pactl("info").returncode == 0
 
         wait_until(ready, "PulseAudio is up")
 

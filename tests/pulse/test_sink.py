@@ -127,7 +127,7 @@ def test_after_a_late_position_clients_have_time_to_send_more(
 ) -> None:
     """A sound server as the output takes more at once then than a client of 10 ms has at hand."""
     server = pulse(machine.create("server", None), "load-module module-null-sink sink_name=out")
-    backend = machine.serve("--output", f"pulse:unix:{server.env['PULSE_RUNTIME_PATH']}/native")
+    backend = machine.serve("--output", f"pulse:unix:{server.socket}")
     daemon = pulse(
         machine.create("guest", CARD), "load-module module-xenpv-sink sink_name=xen rate=48000"
     )
